@@ -1,0 +1,90 @@
+# sluice's front door. Thin: configuration lives in CMakePresets.json, building in CMake. `make help`
+# lists the targets; plain `make` builds.
+#
+#   CMAKE_ARGS   more options for CMake, e.g. CMAKE_ARGS=-DSLUICE_CUDA=OFF
+#   TEST_ARGS    more options for CTest, e.g. TEST_ARGS='-R engine'
+#   SETUP        what installs missing packages; SETUP=: installs nothing
+
+PREFIX       ?= /usr/local
+PROMPT       ?= Tell me a story about a fox
+FUZZ_SECONDS ?= 60
+SETUP        ?= tools/setup
+CLANG_FORMAT ?= clang-format
+
+# CI treats warnings as errors; users' newer compilers may warn about more than ours, and GCC warns
+# too much in sanitized code.
+RELEASE = $(if $(filter true 1,$(CI)),-DSLUICE_WERROR=ON)
+FORMATTED = $$(find src include tests examples -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh')
+
+# $(call configure,PRESET,FOLDER,OPTIONS): only where it is needed; Ninja itself notices changed
+# CMake files.
+define configure
+@if [ -n "$(strip $(CMAKE_ARGS)$(3))" ] || [ ! -f $(2)/build.ninja ] || \
+    [ CMakePresets.json -nt $(2)/build.ninja ]; then \
+    cmake --preset $(1) $(3) $(CMAKE_ARGS) && touch $(2)/build.ninja; \
+fi
+endef
+
+.PHONY: build run test bench asan tsan fuzz cuda format format-check clean install setup setup-dev help
+.NOTPARALLEL:
+
+build: setup ## build/sluice (the default)
+	$(call configure,release,build,$(RELEASE))
+	@cmake --build build --target product
+
+run: build ## build, show this machine, answer a sample prompt; on a terminal, go on as a chat
+	@build/sluice hardware
+	@printf '\n>>> %s\n' "$(PROMPT)"
+	@build/sluice run "$(PROMPT)" </dev/null
+	@if [ -t 0 ]; then build/sluice run; fi
+
+test: setup ## build and run all tests
+	$(call configure,release,build,$(RELEASE))
+	@cmake --build build
+	@tools/run-tests build $(TEST_ARGS)
+
+bench: ## (a later release)
+	@echo "Nothing was measured: the benchmark command (sluice bench) arrives with a later release."
+
+asan: setup ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	$(call configure,asan,build-asan)
+	@cmake --build build-asan
+	@tools/run-tests build-asan $(TEST_ARGS)
+
+tsan: setup ## all tests under ThreadSanitizer
+	$(call configure,tsan,build-tsan)
+	@cmake --build build-tsan
+	@tools/run-tests build-tsan $(TEST_ARGS)
+
+fuzz: setup-dev ## every fuzz entry, FUZZ_SECONDS (60) for all together
+	$(call configure,fuzz,build-fuzz)
+	@cmake --build build-fuzz --target fuzzers
+	@tools/fuzz build-fuzz $(FUZZ_SECONDS)
+
+cuda: setup ## build-cuda: everything with the CUDA backend; needs nvcc
+	$(call configure,cuda,build-cuda)
+	@cmake --build build-cuda
+
+format: setup-dev ## clang-format over all sources
+	@$(CLANG_FORMAT) -i $(FORMATTED)
+
+format-check: setup-dev ## fail where `make format` would change something
+	@$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
+
+install: setup ## install under PREFIX (/usr/local); DESTDIR is for packagers
+	$(call configure,release,build,$(RELEASE))
+	@cmake --build build --target product libsluice
+	@cmake --install build --prefix "$(PREFIX)"
+
+clean: ## remove the build folders of this Makefile
+	@rm -rf build build-dev build-asan build-tsan build-fuzz build-cuda
+
+setup:
+	@$(SETUP)
+
+setup-dev:
+	@$(if $(SETUP),$(SETUP) --dev)
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1#\2/p' Makefile | \
+	    awk -F'#' '{ printf "%-20s %s\n", $$1, $$2 }'

@@ -1,0 +1,80 @@
+# Tests: tests/unit/MODULE/test_*.c links only that module (and what is below it), so a lower module
+# cannot lean on a higher one; tests/{kernel,golden,sched}/test_*.c link everything.
+# A program reads the committed fixtures by SLUICE_SOURCE_DIR; SLUICE_SHARED (environment) names a
+# folder with the larger public data, and tests that need it skip with a message where it is absent.
+pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
+
+file(GLOB_RECURSE tool_sources CONFIGURE_DEPENDS tests/tools/*.c)
+if(tool_sources)
+    add_library(sluice_test_tools STATIC ${tool_sources})
+    target_link_libraries(sluice_test_tools PUBLIC sluice_base PkgConfig::CMOCKA)
+    target_include_directories(sluice_test_tools PUBLIC tests/tools)
+    target_compile_definitions(sluice_test_tools PUBLIC SLUICE_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
+        SLUICE_BINARY_DIR="${CMAKE_BINARY_DIR}")
+endif()
+
+function(sluice_test source label)
+    get_filename_component(name ${source} NAME_WE)
+    add_executable(${name} ${source})
+    target_link_libraries(${name} PRIVATE sluice_test_tools ${ARGN})
+    set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+    add_test(NAME ${label}/${name} COMMAND ${name})
+    set_tests_properties(${label}/${name} PROPERTIES LABELS ${label} TIMEOUT 600
+        WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+endfunction()
+
+foreach(module IN LISTS SLUICE_MODULES)
+    file(GLOB tests CONFIGURE_DEPENDS tests/unit/${module}/test_*.c)
+    foreach(test IN LISTS tests)
+        sluice_test(${test} unit sluice_${module})
+        get_filename_component(name ${test} NAME_WE)
+        set_property(TEST unit/${name} APPEND PROPERTY LABELS ${module})
+    endforeach()
+endforeach()
+# Tests of hostile files count what the parsers allocate. Apple's linker cannot wrap symbols; there
+# only the JSON library's allocations are counted.
+foreach(name test_hostile test_hostile_safetensors)
+    if(TARGET ${name} AND NOT APPLE)
+        target_link_options(${name} PRIVATE LINKER:--wrap=malloc,--wrap=calloc,--wrap=realloc)
+        target_compile_definitions(${name} PRIVATE SLUICE_WRAPS_MALLOC)
+    endif()
+endforeach()
+foreach(label kernel golden sched)
+    file(GLOB tests CONFIGURE_DEPENDS tests/${label}/test_*.c)
+    foreach(test IN LISTS tests)
+        sluice_test(${test} ${label} sluice_engine)
+    endforeach()
+endforeach()
+
+# The example embeds the engine as anybody would: through libsluice.a and include/sluice.h.
+add_executable(example_chat examples/chat.c)
+target_link_libraries(example_chat PRIVATE libsluice)
+add_test(NAME examples/chat COMMAND example_chat models/pebble/pebble-q8_0.gguf "Hello"
+    "My name is Nora." "What is my name?")
+set_tests_properties(examples/chat PROPERTIES LABELS examples TIMEOUT 120
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} PASS_REGULAR_EXPRESSION "How can I help you.*Nora")
+
+# What the ThreadSanitizer stage of .ci/run picks: tests in which several threads meet.
+foreach(name unit/test_threads unit/test_file unit/test_loop golden/test_engine examples/chat)
+    if(TEST ${name})
+        set_property(TEST ${name} APPEND PROPERTY LABELS threads)
+    endif()
+endforeach()
+
+# The architecture: which module may include which.
+sluice_test(tests/layering/test_layering.c layering)
+
+# What embedders and `make install` get. A sanitized archive cannot be linked by a plain compiler.
+if(SLUICE_LIBRARY_HIDES_NAMES)
+    add_test(NAME library/symbols COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM}
+        -DARCHIVE=$<TARGET_FILE:libsluice> -DHEADER=${CMAKE_SOURCE_DIR}/include/sluice.h
+        -P ${CMAKE_SOURCE_DIR}/cmake/check_symbols.cmake)
+    set_tests_properties(library/symbols PROPERTIES LABELS library TIMEOUT 60)
+endif()
+if(TARGET sluice AND NOT SLUICE_SANITIZE)
+    add_test(NAME library/install COMMAND ${CMAKE_COMMAND} -DBUILD=${CMAKE_BINARY_DIR}
+        -DSOURCE=${CMAKE_SOURCE_DIR} -DCC=${CMAKE_C_COMPILER}
+        -DPKG_CONFIG=${PKG_CONFIG_EXECUTABLE}
+        -P ${CMAKE_SOURCE_DIR}/cmake/check_install.cmake)
+    set_tests_properties(library/install PROPERTIES LABELS library TIMEOUT 120)
+endif()

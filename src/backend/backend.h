@@ -1,0 +1,148 @@
+/*
+ * Backends run programs: the one interface between the engine and any hardware.
+ *
+ * Life: open -> place every weight -> load each program -> allocate (pages, tables, history) ->
+ * submit / sample / wait / read ... -> close. After allocate() a step allocates nothing.
+ *
+ * Tickets. submit() and sample() enqueue work and return increasing tickets; work executes and
+ * completes in ticket order; at most BACKEND_IN_FLIGHT steps may be outstanding (a step counts with
+ * its sample step). The step buffers stay the caller's and must not change until the ticket
+ * completes. A backend may finish before it returns (the CPU ones do); callers must not rely on
+ * either. A device error fails that ticket and all later ones with STATUS_DEVICE.
+ *
+ * forward and sample are two submissions, because a grammar mask depends on the last token and must
+ * delay only the sampling. Sampled tokens stay on the device: slices with INPUT_SAMPLED in the next
+ * step read them there.
+ *
+ * Same answer alone or in a crowd: a row's result depends on its own history and numeric class only
+ * (docs/architecture.md). Weights, pages and results live on the backend; nothing here gathers K/V.
+ *
+ * Thread rule: one thread (the engine's) calls everything but open/close/describe of a backend.
+ * Handles are opaque; a backend owns what it returns until close().
+ */
+#ifndef SLUICE_BACKEND_BACKEND_H
+#define SLUICE_BACKEND_BACKEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/sample_step.h"
+#include "base/status.h"
+#include "base/str.h"
+#include "program/layout.h"
+#include "program/program.h"
+#include "program/step.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BACKEND_IN_FLIGHT        2
+#define BACKEND_TOP_LOGPROBS_MAX 20
+#define BACKEND_ABI              1 /* raised with any change a plugin can see */
+
+struct backend;
+struct placed_weight;  /* a weight in the layout this hardware likes */
+struct loaded_program; /* a program with chosen kernels and planned memory */
+
+struct backend_config {
+    uint32_t n_threads; /* 0: one per usable core */
+    int32_t device;     /* index among the devices of this kind */
+    bool exact;         /* float32 activations, accumulation and K/V */
+    bool batch_invariant;
+};
+
+/* What a device offers, for placement and page pool sizing. */
+struct backend_info {
+    char description[128];              /* "NVIDIA H200", "2 threads, AVX-512" */
+    uint64_t memory_total, memory_free; /* bytes the pool may come from */
+    enum tensor_type kv_type;           /* preferred K/V element type in the configured mode */
+};
+
+enum result_kind {
+    RESULT_LOGITS, /* float32 [n_vocab] per logits output */
+    RESULT_HIDDEN, /* float32 [width] per output */
+};
+
+struct token_logprob {
+    int32_t token;
+    float logprob;
+};
+
+struct sample_result {
+    int32_t token;
+    int32_t failed; /* non-zero: the row had no finite logit; token is then -1 */
+    float logprob;  /* of token, under the raw logits; valid if asked for */
+    uint32_t n_top;
+    struct token_logprob top[BACKEND_TOP_LOGPROBS_MAX]; /* by falling logprob */
+};
+
+struct backend_api {
+    uint32_t abi;     /* BACKEND_ABI */
+    const char *name; /* "ref", "cpu", "cuda" */
+    const char *summary;
+
+    /* STATUS_DEVICE with a reason when the hardware or driver is absent. */
+    enum status (*open)(const struct backend_config *config, struct backend **out,
+                        struct error *err);
+    void (*close)(struct backend *backend); /* waits for work in flight; NULL allowed */
+    void (*info)(struct backend *backend, struct backend_info *out);
+
+    /* Packs or copies one weight, or keeps a view of the mapped bytes (which then must outlive the
+     * backend). Calls for different weights may be interleaved with nothing else. */
+    enum status (*place)(struct backend *backend, const struct program *program, uint32_t weight,
+                         struct placed_weight **out, struct error *err);
+    /* placed: one per weight of the program, in order. program and placed outlive the result. */
+    enum status (*load)(struct backend *backend, const struct program *program,
+                        struct placed_weight *const *placed, const struct step_limits *limits,
+                        struct loaded_program **out, struct error *err);
+    /* Page pool and tables of this geometry (n_pages set), token history of history_capacity
+     * positions a slot, room for sample steps of these limits. Once, after all programs loaded. */
+    enum status (*allocate)(struct backend *backend, const struct layout *layout,
+                            uint32_t history_capacity, const struct sample_limits *sampling,
+                            struct error *err);
+
+    enum status (*submit)(struct backend *backend, struct loaded_program *program,
+                          const struct step *step, uint64_t *ticket, struct error *err);
+    /* Draws from the logits of the last submitted step. */
+    enum status (*sample)(struct backend *backend, struct loaded_program *program,
+                          const struct sample_step *step, uint64_t *ticket, struct error *err);
+    /* Blocks until the ticket has completed; returns its error if it failed. */
+    enum status (*wait)(struct backend *backend, uint64_t ticket, struct error *err);
+
+    /* Results of a completed ticket; valid until BACKEND_IN_FLIGHT further steps are submitted.
+     * out: [n, n_vocab] or [n, width]. */
+    enum status (*read_rows)(struct backend *backend, struct loaded_program *program,
+                             enum result_kind kind, uint64_t ticket, uint32_t first, uint32_t n,
+                             float *out, struct error *err);
+    /* [n] results of a completed sample ticket. */
+    enum status (*read_samples)(struct backend *backend, uint64_t ticket, uint32_t n,
+                                struct sample_result *out, struct error *err);
+    /* Whole pages to and from host memory (swap, migration, tests). Ordered after all tickets. */
+    enum status (*read_page)(struct backend *backend, uint32_t page, void *bytes,
+                             struct error *err);
+    enum status (*write_page)(struct backend *backend, uint32_t page, const void *bytes,
+                              struct error *err);
+
+    /* Name of the kernel chosen for an operation, appended to out. */
+    void (*describe)(struct backend *backend, struct loaded_program *program, uint32_t op,
+                     struct buf *out);
+};
+
+/* Every concrete backend starts with this. */
+struct backend {
+    const struct backend_api *api;
+};
+
+/* Registry (the only code that names implementations). name: "auto", "ref", "cpu", "cuda".
+ * auto takes an accelerator whose plugin and driver are present, else the CPU; *why (may be NULL)
+ * receives one sentence on what was chosen. An unknown name lists the known ones. */
+enum status backend_find(const char *name, const struct backend_api **out, struct buf *why,
+                         struct error *err);
+/* The i-th backend compiled in or loadable, for listings; NULL past the end. */
+const struct backend_api *backend_at(uint32_t index);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,192 @@
+/*
+ * Inside the CPU backend: its state, and one function per operation.
+ *
+ * Every thread of the pool walks the whole list of operations and calls each function with its own
+ * `struct worker`; the function does that thread's share. The walk puts a barrier after each
+ * operation, so a function needs one of its own only where its threads read each other's results.
+ * A share is computed from (index, count) alone: no queue, no lock, and the same split every time.
+ */
+#ifndef SLUICE_BACKEND_CPU_INTERNAL_H
+#define SLUICE_BACKEND_CPU_INTERNAL_H
+
+#include "backend/cpu/cpu.h"
+#include "backend/cpu/kernels.h"
+#include "base/threads.h"
+
+struct placed_weight {
+    const struct weight *weight; /* the program's */
+    const struct weight_kernel *kernel;
+    uint64_t row_bytes;
+    float *values; /* owned; the only row as floats (vectors, constants); NULL if there are more */
+    struct placed_weight *next; /* all of the backend's */
+};
+
+/* The ROWS_OUTPUT buffers of one step; two sets, so that a step's results outlive the next. */
+struct result_bank {
+    uint64_t ticket; /* 0: never used */
+    uint32_t n_outputs, n_logits;
+    float *words; /* owned, [output_row_words * max_outputs] */
+};
+
+#define RESULT_BANKS BACKEND_IN_FLIGHT
+
+/* Rotation factors of one step's rows: layers that turn alike share a table. */
+struct rope_table {
+    const struct op_rope_kv *op; /* the first operation that uses it: frequencies, sections, ... */
+    float *turns;                /* owned, [max_rows][rope_dims / 2] pairs (cos, sin) */
+};
+
+/* What load() computed for one operation. */
+struct op_plan {
+    const struct rope_table *rope; /* OP_ROPE_KV that turns; else NULL */
+    float *taps;                   /* OP_CONV: owned, weights as [taps, width]; else NULL */
+};
+
+struct loaded_program {
+    const struct program *program;
+    struct placed_weight *const *placed;
+    struct step_limits limits;
+    float *step_words; /* owned, [step_row_words * max_rows] */
+    float *scores;     /* owned, [max_rows, experts]: router logits; NULL without routers */
+    struct op_plan *plans; /* owned, one per operation */
+    struct rope_table *ropes; /* owned, n_ropes */
+    uint32_t n_ropes;
+    struct result_bank banks[RESULT_BANKS];
+    uint64_t n_steps;
+    struct loaded_program *next;
+};
+
+/* Draws of one sample step. */
+struct sample_bank {
+    uint64_t ticket; /* 0: never used */
+    uint32_t n;
+    struct sample_result *results; /* owned, [max_rows] */
+};
+
+struct cpu_backend {
+    struct backend base; /* first: the handle */
+    struct backend_config config;
+    struct thread_pool *pool;
+    uint32_t n_threads;
+    struct placed_weight *weights;
+    struct loaded_program *programs;
+    bool allocated;
+    struct layout layout;
+    const struct kv_kernel *kv; /* NULL until allocated */
+    void *pages_memory;         /* owned; `pages` lies within, aligned */
+    uint8_t *pages;             /* [n_pages, page_bytes] */
+    uint32_t *tables;           /* owned, [n_slots, slot_pages] */
+    int32_t *history;           /* owned, [n_slots, history_capacity] */
+    uint32_t history_capacity;
+    struct sample_limits sampling;
+    struct sample_bank samples[RESULT_BANKS];
+    uint64_t n_sample_steps;
+    uint8_t *draw_scratch;     /* owned, [n_threads, draw_scratch_bytes] */
+    size_t draw_scratch_bytes; /* for one row of logits */
+    size_t scratch_words;      /* per thread, the most that a loaded program needs */
+    float *scratch;       /* owned, [n_threads, scratch_words] */
+    uint64_t last_ticket;
+    struct loaded_program *last_step_program; /* what sample() draws from */
+};
+
+/* One forward pass in progress; shared by all threads, read-only while they run. */
+struct cpu_run {
+    struct cpu_backend *backend;
+    struct loaded_program *program;
+    const struct step *step;
+    float *output_words;               /* of the bank that this step fills */
+    const struct sample_bank *sampled; /* of the step before; NULL before the first */
+};
+
+struct worker {
+    const struct cpu_run *run;
+    uint32_t index, count; /* this thread, of how many */
+    float *scratch;        /* this thread's own, scratch_words */
+    struct thread_pool *pool;
+};
+
+/* Waits for all threads; what they wrote before is visible after. */
+static inline void worker_barrier(const struct worker *w)
+{
+    thread_pool_barrier(w->pool);
+}
+
+/* Part [begin, end) of n items for this thread: contiguous, sizes differ by at most one. */
+struct share {
+    uint64_t begin, end;
+};
+
+static inline struct share worker_share(const struct worker *w, uint64_t n)
+{
+    uint64_t each = n / w->count, rest = n % w->count;
+    uint64_t begin = w->index * each + (w->index < rest ? w->index : rest);
+    return (struct share){begin, begin + each + (w->index < rest)};
+}
+
+/* First word of `row` in a view. */
+float *run_row(const struct cpu_run *run, struct view view, uint32_t row);
+/* Rows an operation works on: those of the step, or its outputs. */
+uint32_t run_rows(const struct cpu_run *run, struct view view);
+/* [n] floats of a vector or constant; NULL for NO_WEIGHT. */
+const float *run_vector(const struct cpu_run *run, int32_t weight);
+/* Page `index` of a slot's table row of a group. submit() made sure that it exists. */
+uint8_t *run_page(const struct cpu_run *run, uint32_t slot, uint32_t group, uint32_t index);
+
+float activate(enum activation act, float x);
+
+/* Rows [first, first + n) of matrix `part` of a weight, for a kernel. */
+struct kernel_rows matrix_rows(const struct placed_weight *placed, uint32_t part, uint32_t first,
+                               uint32_t n);
+
+void cpu_embed(const struct worker *w, const struct op_embed *op);
+void cpu_norm(const struct worker *w, const struct op_norm *op);
+void cpu_linear(const struct worker *w, const struct op_linear *op);
+/* This thread's share of a rotation table, before the first operation. */
+void cpu_rope_turns(const struct worker *w, const struct rope_table *table);
+/* table: NULL where nothing turns. */
+void cpu_rope_kv(const struct worker *w, const struct op_rope_kv *op,
+                 const struct rope_table *table);
+void cpu_attention(const struct worker *w, const struct op_attention *op);
+void cpu_gated(const struct worker *w, const struct op_gated *op);
+void cpu_route(const struct worker *w, const struct op_route *op);
+void cpu_experts(const struct worker *w, const struct op_experts *op);
+#define CONV_TAPS_MAX 64
+/* taps: weights as [taps, width]; at most CONV_TAPS_MAX of them. */
+void cpu_conv(const struct worker *w, const struct op_conv *op, const float *taps);
+void cpu_add(const struct worker *w, const struct op_add *op);
+void cpu_mul(const struct worker *w, const struct op_mul *op);
+void cpu_select(const struct worker *w, const struct op_select *op);
+void cpu_logits(const struct worker *w, const struct op_logits *op);
+
+/* Words of thread scratch that an operation needs. */
+size_t experts_scratch_words(const struct program *program, const struct op_experts *op,
+                             const struct step_limits *limits);
+size_t attention_scratch_words(const struct program *program, const struct op_attention *op);
+
+/* Runs the program's operations on the step with all threads. */
+void cpu_walk(const struct cpu_run *run);
+
+/* load.c: weights and programs. */
+enum status cpu_place(struct backend *backend, const struct program *program, uint32_t weight,
+                      struct placed_weight **out, struct error *err);
+enum status cpu_load(struct backend *backend, const struct program *program,
+                     struct placed_weight *const *placed, const struct step_limits *limits,
+                     struct loaded_program **out, struct error *err);
+void cpu_describe(struct backend *backend, struct loaded_program *program, uint32_t op,
+                  struct buf *out);
+/* Frees all weights and programs of the backend. */
+void cpu_unload(struct cpu_backend *backend);
+/* Zeroed and aligned to a cache line, of at least one byte; NULL on overflow or out of memory.
+ * Released by free(). */
+void *cpu_memory(uint64_t count, uint64_t size);
+
+/* sample.c: banks for sample steps of these limits; draws; frees. */
+enum status cpu_sample_allocate(struct cpu_backend *backend, const struct sample_limits *limits,
+                                struct error *err);
+enum status cpu_sample(struct backend *backend, struct loaded_program *program,
+                       const struct sample_step *step, uint64_t *ticket, struct error *err);
+enum status cpu_read_samples(struct backend *backend, uint64_t ticket, uint32_t n,
+                             struct sample_result *out, struct error *err);
+void cpu_sample_release(struct cpu_backend *backend);
+
+#endif

@@ -1,0 +1,266 @@
+/*
+ * Loading: choosing a kernel for every weight, and all memory that a program's steps will use.
+ *
+ * Matrices and tables stay where they are mapped, in their element type. Vectors (norms, biases,
+ * frequencies) become floats, since every row reads them; convolution weights are turned to
+ * [taps, width], so that channels lie side by side.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cpu/internal.h"
+#include "base/checked.h"
+
+#define CACHE_LINE 64
+
+void *cpu_memory(uint64_t count, uint64_t size)
+{
+    uint64_t bytes;
+    if (!checked_mul_u64(count, size, &bytes) ||
+        !checked_round_up_u64(bytes ? bytes : 1, CACHE_LINE, &bytes) || bytes > PTRDIFF_MAX)
+        return NULL;
+    void *memory = aligned_alloc(CACHE_LINE, (size_t)bytes);
+    if (memory)
+        memset(memory, 0, (size_t)bytes);
+    return memory;
+}
+
+/* ---- weights ----------------------------------------------------------------------------------- */
+
+enum status cpu_place(struct backend *base, const struct program *program, uint32_t weight,
+                      struct placed_weight **out, struct error *err)
+{
+    struct cpu_backend *backend = (struct cpu_backend *)base;
+    const struct weight *w = &program->weights[weight];
+    const struct weight_kernel *kernel = kernel_for_weights(w->type);
+    uint64_t row_bytes;
+    if (!kernel)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "%s: the cpu backend has no kernel for tensor type %s yet", w->name,
+                         tensor_type_name(w->type));
+    if (!tensor_type_bytes(w->type, w->n_cols, &row_bytes))
+        return error_set(err, STATUS_MODEL, "%s: rows of %u values are no whole %s blocks", w->name,
+                         w->n_cols, tensor_type_name(w->type));
+    struct placed_weight *placed = calloc(1, sizeof *placed);
+    float *values = w->n_rows == 1 ? cpu_memory(w->n_cols, sizeof *values) : NULL;
+    if (!placed || (w->n_rows == 1 && !values)) {
+        free(placed);
+        free(values);
+        return error_set(err, STATUS_MEMORY, "out of memory while placing %s", w->name);
+    }
+    if (values)
+        kernel->decode(w->parts[0], w->n_cols, values);
+    *placed = (struct placed_weight){w, kernel, row_bytes, values, backend->weights};
+    backend->weights = placed;
+    *out = placed;
+    return STATUS_OK;
+}
+
+/* ---- programs ---------------------------------------------------------------------------------- */
+
+static void free_program(struct loaded_program *p)
+{
+    if (p->plans)
+        for (uint32_t i = 0; i < p->program->n_ops; i++)
+            free(p->plans[i].taps);
+    if (p->ropes)
+        for (uint32_t i = 0; i < p->n_ropes; i++)
+            free(p->ropes[i].turns);
+    for (int i = 0; i < RESULT_BANKS; i++)
+        free(p->banks[i].words);
+    free(p->step_words);
+    free(p->scores);
+    free(p->plans);
+    free(p->ropes);
+    free(p);
+}
+
+void cpu_unload(struct cpu_backend *backend)
+{
+    while (backend->weights) {
+        struct placed_weight *next = backend->weights->next;
+        free(backend->weights->values);
+        free(backend->weights);
+        backend->weights = next;
+    }
+    while (backend->programs) {
+        struct loaded_program *next = backend->programs->next;
+        free_program(backend->programs);
+        backend->programs = next;
+    }
+}
+
+static bool turns_alike(const struct op_rope_kv *a, const struct op_rope_kv *b)
+{
+    return a->freqs == b->freqs && a->rope_dims == b->rope_dims && a->magnitude == b->magnitude &&
+           memcmp(a->sections, b->sections, sizeof a->sections) == 0;
+}
+
+static enum status plan_rope(struct loaded_program *p, const struct op_rope_kv *op,
+                             struct op_plan *plan, struct error *err)
+{
+    if (op->style == ROPE_NONE)
+        return STATUS_OK;
+    for (uint32_t i = 0; i < p->n_ropes; i++)
+        if (turns_alike(p->ropes[i].op, op)) {
+            plan->rope = &p->ropes[i];
+            return STATUS_OK;
+        }
+    struct rope_table *table = &p->ropes[p->n_ropes];
+    *table = (struct rope_table){.op = op,
+                                 .turns = cpu_memory((uint64_t)p->limits.max_rows * op->rope_dims,
+                                                     sizeof *table->turns)};
+    if (!table->turns)
+        return error_set(err, STATUS_MEMORY, "out of memory for rotations of %u rows",
+                         p->limits.max_rows);
+    p->n_ropes++;
+    plan->rope = table;
+    return STATUS_OK;
+}
+
+static enum status plan_conv(struct loaded_program *p, const struct op_conv *op,
+                             const char *label, struct op_plan *plan, struct error *err)
+{
+    const struct placed_weight *placed = p->placed[op->weight];
+    uint32_t width = op->in.width;
+    float row[CONV_TAPS_MAX];
+    if (op->taps > CONV_TAPS_MAX)
+        return error_set(err, STATUS_UNSUPPORTED, "%s: a convolution of %u taps (at most %d)",
+                         label, op->taps, CONV_TAPS_MAX);
+    plan->taps = cpu_memory((uint64_t)width * op->taps, sizeof *plan->taps);
+    if (!plan->taps)
+        return error_set(err, STATUS_MEMORY, "out of memory for %s", label);
+    for (uint32_t c = 0; c < width; c++) {
+        placed->kernel->decode(matrix_rows(placed, 0, c, 1).bytes, op->taps, row);
+        for (uint32_t j = 0; j < op->taps; j++)
+            plan->taps[(size_t)j * width + c] = row[j];
+    }
+    return STATUS_OK;
+}
+
+static void need_scratch(struct cpu_backend *backend, size_t words)
+{
+    /* Whole cache lines, so that threads' parts do not touch. */
+    words = (words + 15) / 16 * 16;
+    if (words > backend->scratch_words)
+        backend->scratch_words = words;
+}
+
+static enum status plan_op(struct cpu_backend *backend, struct loaded_program *p, uint32_t index,
+                           uint64_t *route_words, struct error *err)
+{
+    const struct op *op = &p->program->ops[index];
+    switch (op->kind) {
+    case OP_ROPE_KV:
+        return plan_rope(p, &op->u.rope_kv, &p->plans[index], err);
+    case OP_CONV:
+        return plan_conv(p, &op->u.conv, op->label, &p->plans[index], err);
+    case OP_ATTENTION:
+        need_scratch(backend, attention_scratch_words(p->program, &op->u.attention));
+        return STATUS_OK;
+    case OP_EXPERTS:
+        need_scratch(backend, experts_scratch_words(p->program, &op->u.experts, &p->limits));
+        return STATUS_OK;
+    case OP_ROUTE:
+        if (op->u.route.n_experts > *route_words)
+            *route_words = op->u.route.n_experts;
+        return STATUS_OK;
+    default:
+        return STATUS_OK;
+    }
+}
+
+static enum status allocate_program(struct cpu_backend *backend, struct loaded_program *p,
+                                    struct error *err)
+{
+    const struct program *program = p->program;
+    p->plans = cpu_memory(program->n_ops, sizeof *p->plans);
+    p->ropes = cpu_memory(program->n_ops, sizeof *p->ropes);
+    if (!p->plans || !p->ropes)
+        return error_set(err, STATUS_MEMORY, "out of memory while loading a program");
+    uint64_t route_words = 0;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        enum status status = plan_op(backend, p, i, &route_words, err);
+        if (status != STATUS_OK)
+            return status;
+    }
+    uint32_t rows =
+        p->limits.max_rows > p->limits.max_outputs ? p->limits.max_rows : p->limits.max_outputs;
+    p->step_words = cpu_memory(program->step_row_words * p->limits.max_rows, sizeof(float));
+    p->scores = cpu_memory(route_words * rows, sizeof(float));
+    bool complete = p->step_words && p->scores;
+    for (int i = 0; i < RESULT_BANKS; i++) {
+        p->banks[i].words =
+            cpu_memory(program->output_row_words * p->limits.max_outputs, sizeof(float));
+        complete &= p->banks[i].words != NULL;
+    }
+    if (!complete)
+        return error_set(err, STATUS_MEMORY, "out of memory for activations of %u rows",
+                         p->limits.max_rows);
+    return STATUS_OK;
+}
+
+enum status cpu_load(struct backend *base, const struct program *program,
+                     struct placed_weight *const *placed, const struct step_limits *limits,
+                     struct loaded_program **out, struct error *err)
+{
+    struct cpu_backend *backend = (struct cpu_backend *)base;
+    if (backend->allocated)
+        return error_set(err, STATUS_INTERNAL, "a program is loaded after allocate()");
+    struct loaded_program *p = calloc(1, sizeof *p);
+    if (!p)
+        return error_set(err, STATUS_MEMORY, "out of memory while loading a program");
+    p->program = program;
+    p->placed = placed;
+    p->limits = *limits;
+    enum status status = allocate_program(backend, p, err);
+    if (status != STATUS_OK) {
+        free_program(p);
+        return status;
+    }
+    p->next = backend->programs;
+    backend->programs = p;
+    *out = p;
+    return STATUS_OK;
+}
+
+/* ---- description ------------------------------------------------------------------------------- */
+
+static void describe_weight(const struct loaded_program *program, int32_t weight, struct buf *out)
+{
+    buf_append_cstr(out, program->placed[weight]->kernel->name);
+}
+
+void cpu_describe(struct backend *base, struct loaded_program *program, uint32_t index,
+                  struct buf *out)
+{
+    const struct cpu_backend *backend = (const struct cpu_backend *)base;
+    const struct op *op = &program->program->ops[index];
+    switch (op->kind) {
+    case OP_EMBED:
+        describe_weight(program, op->u.embed.table, out);
+        break;
+    case OP_LINEAR:
+        describe_weight(program, op->u.linear.weight, out);
+        break;
+    case OP_GATED:
+        describe_weight(program, op->u.gated.gate, out);
+        break;
+    case OP_ROUTE:
+        describe_weight(program, op->u.route.weight, out);
+        break;
+    case OP_EXPERTS:
+        describe_weight(program, op->u.experts.gate, out);
+        break;
+    case OP_LOGITS:
+        describe_weight(program, op->u.logits.weight, out);
+        break;
+    case OP_ROPE_KV:
+    case OP_ATTENTION:
+        buf_append_cstr(out, backend->kv ? backend->kv->name : "portable keys and values");
+        break;
+    default:
+        buf_append_cstr(out, "portable f32");
+        break;
+    }
+}

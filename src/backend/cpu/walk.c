@@ -1,0 +1,79 @@
+/*
+ * The walk: every thread runs the whole list of operations, each doing its share, with a barrier
+ * after each operation. Nothing here knows a model or an instruction set.
+ */
+#include "backend/cpu/internal.h"
+
+static void run_op(const struct worker *w, uint32_t index)
+{
+    const struct op *op = &w->run->program->program->ops[index];
+    const struct op_plan *plan = &w->run->program->plans[index];
+    switch (op->kind) {
+    case OP_EMBED:
+        cpu_embed(w, &op->u.embed);
+        break;
+    case OP_NORM:
+        cpu_norm(w, &op->u.norm);
+        break;
+    case OP_LINEAR:
+        cpu_linear(w, &op->u.linear);
+        break;
+    case OP_ROPE_KV:
+        cpu_rope_kv(w, &op->u.rope_kv, plan->rope);
+        break;
+    case OP_ATTENTION:
+        cpu_attention(w, &op->u.attention);
+        break;
+    case OP_GATED:
+        cpu_gated(w, &op->u.gated);
+        break;
+    case OP_ROUTE:
+        cpu_route(w, &op->u.route);
+        break;
+    case OP_EXPERTS:
+        cpu_experts(w, &op->u.experts);
+        break;
+    case OP_CONV:
+        cpu_conv(w, &op->u.conv, plan->taps);
+        break;
+    case OP_ADD:
+        cpu_add(w, &op->u.add);
+        break;
+    case OP_MUL:
+        cpu_mul(w, &op->u.mul);
+        break;
+    case OP_SELECT:
+        cpu_select(w, &op->u.select);
+        break;
+    case OP_LOGITS:
+        cpu_logits(w, &op->u.logits);
+        break;
+    }
+}
+
+static void walk(void *context, uint32_t index, uint32_t n_threads)
+{
+    const struct cpu_run *run = context;
+    const struct cpu_backend *backend = run->backend;
+    struct worker w = {
+        .run = run,
+        .index = index,
+        .count = n_threads,
+        .scratch = backend->scratch + index * backend->scratch_words,
+        .pool = backend->pool,
+    };
+    const struct loaded_program *program = run->program;
+    for (uint32_t i = 0; i < program->n_ropes; i++)
+        cpu_rope_turns(&w, &program->ropes[i]);
+    /* The barrier after each operation also orders the rotation tables before their first use:
+     * operation 0 has no input rows to rotate. */
+    for (uint32_t i = 0; i < program->program->n_ops; i++) {
+        run_op(&w, i);
+        worker_barrier(&w);
+    }
+}
+
+void cpu_walk(const struct cpu_run *run)
+{
+    thread_pool_run(run->backend->pool, walk, (void *)(uintptr_t)run);
+}

@@ -1,0 +1,108 @@
+/* The reference operations of mixtures of experts: choose, then run the chosen. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/ref/internal.h"
+
+/* Chooses the k best of n scores by repeated search: ties fall to the lower id. */
+static void choose(const float *scores, uint32_t n, uint32_t k, int32_t *ids)
+{
+    for (uint32_t i = 0; i < k; i++) {
+        int32_t best = -1;
+        for (uint32_t e = 0; e < n; e++) {
+            bool taken = false;
+            for (uint32_t j = 0; j < i && !taken; j++)
+                taken = ids[j] == (int32_t)e;
+            if (!taken && (best < 0 || scores[e] > scores[best]))
+                best = (int32_t)e;
+        }
+        ids[i] = best;
+    }
+}
+
+static void score(const struct op_route *op, float *logits)
+{
+    if (op->score == ROUTE_SIGMOID) {
+        for (uint32_t e = 0; e < op->n_experts; e++)
+            logits[e] = 1.0f / (1.0f + expf(-logits[e]));
+        return;
+    }
+    float most = logits[0];
+    for (uint32_t e = 1; e < op->n_experts; e++)
+        most = logits[e] > most ? logits[e] : most;
+    double total = 0.0;
+    for (uint32_t e = 0; e < op->n_experts; e++)
+        total += exp((double)(logits[e] - most));
+    for (uint32_t e = 0; e < op->n_experts; e++)
+        logits[e] = (float)(exp((double)(logits[e] - most)) / total);
+}
+
+void ref_route(const struct ref_run *run, const struct op_route *op)
+{
+    uint32_t n = op->n_experts;
+    float *weights = run->program->row, *scores = weights + op->in.width, *biased = scores + n;
+    float *bias = biased + n, *score_bias = bias + n;
+    if (op->bias != NO_WEIGHT)
+        ref_vector(run, op->bias, bias);
+    if (op->score_bias != NO_WEIGHT)
+        ref_vector(run, op->score_bias, score_bias);
+    for (uint32_t row = 0; row < ref_rows(run, op->in); row++) {
+        const float *in = ref_row(run, op->in, row);
+        for (uint32_t e = 0; e < n; e++) {
+            ref_weight_row(run, op->weight, 0, e, weights);
+            double sum = op->bias == NO_WEIGHT ? 0.0 : (double)bias[e];
+            for (uint32_t i = 0; i < op->in.width; i++)
+                sum += (double)weights[i] * (double)in[i];
+            scores[e] = (float)sum;
+        }
+        score(op, scores);
+        for (uint32_t e = 0; e < n; e++)
+            biased[e] = scores[e] + (op->score_bias == NO_WEIGHT ? 0.0f : score_bias[e]);
+        float *out = ref_row(run, op->out, row);
+        int32_t *ids = (int32_t *)(void *)out;
+        choose(biased, n, op->k, ids);
+        double total = 0.0;
+        for (uint32_t i = 0; i < op->k; i++)
+            total += (double)scores[ids[i]];
+        for (uint32_t i = 0; i < op->k; i++)
+            out[op->k + i] =
+                (op->normalise ? (float)((double)scores[ids[i]] / total) : scores[ids[i]]) *
+                op->scale;
+    }
+}
+
+static float row_dot(const struct ref_run *run, int32_t weight, uint32_t part, uint32_t row,
+                     const float *in, uint32_t n)
+{
+    float *weights = run->program->row;
+    ref_weight_row(run, weight, part, row, weights);
+    double sum = 0.0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += (double)weights[i] * (double)in[i];
+    return (float)sum;
+}
+
+void ref_experts(const struct ref_run *run, const struct op_experts *op)
+{
+    uint32_t ff = run->program->program->weights[op->gate].n_rows;
+    for (uint32_t row = 0; row < ref_rows(run, op->in); row++) {
+        const float *in = ref_row(run, op->in, row), *route = ref_row(run, op->route, row);
+        const int32_t *ids = (const int32_t *)(const void *)route;
+        float *hidden = ref_row(run, op->hidden, row), *out = ref_row(run, op->out, row);
+        for (uint32_t i = 0; i < op->k; i++) {
+            uint32_t expert = (uint32_t)ids[i];
+            for (uint32_t j = 0; j < ff; j++)
+                hidden[i * ff + j] =
+                    ref_activate(op->act, row_dot(run, op->gate, expert, j, in, op->in.width)) *
+                    row_dot(run, op->up, expert, j, in, op->in.width);
+        }
+        for (uint32_t j = 0; j < op->out.width; j++) {
+            float sum = 0.0f;
+            for (uint32_t i = 0; i < op->k; i++)
+                sum += route[op->k + i] *
+                       row_dot(run, op->down, (uint32_t)ids[i], j, hidden + i * ff, ff);
+            out[j] =
+                op->residual.buffer == NO_BUFFER ? sum : ref_row(run, op->residual, row)[j] + sum;
+        }
+    }
+}

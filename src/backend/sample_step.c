@@ -1,0 +1,114 @@
+/* Sample steps: laying out the sections of the buffer, and filling them under their capacities. */
+#include "backend/sample_step.h"
+
+#include <string.h>
+
+#include "base/checked.h"
+
+#define SECTION_ALIGN 64
+
+enum section {
+    SECTION_ROWS,
+    SECTION_HISTORY,
+    SECTION_BIAS_IDS,
+    SECTION_BIAS_VALUES,
+    SECTION_MASKS,
+    SECTIONS
+};
+
+static uint32_t words_per_mask(const struct sample_limits *l)
+{
+    return (l->n_vocab + 31) / 32;
+}
+
+static bool sections(const struct sample_limits *l, uint64_t offsets[SECTIONS + 1])
+{
+    const uint64_t counts[SECTIONS][2] = {
+        [SECTION_ROWS] = {l->max_rows, sizeof(struct sample_row)},
+        [SECTION_HISTORY] = {l->max_history_writes, sizeof(struct history_write)},
+        [SECTION_BIAS_IDS] = {l->max_biases, sizeof(int32_t)},
+        [SECTION_BIAS_VALUES] = {l->max_biases, sizeof(float)},
+        [SECTION_MASKS] = {(uint64_t)l->max_masks * words_per_mask(l), sizeof(uint32_t)},
+    };
+    uint64_t at = sizeof(struct sample_step);
+    for (int i = 0; i <= SECTIONS; i++) {
+        if (!checked_round_up_u64(at, SECTION_ALIGN, &at) || at > UINT32_MAX)
+            return false;
+        offsets[i] = at;
+        uint64_t bytes;
+        if (i < SECTIONS && (!checked_mul_u64(counts[i][0], counts[i][1], &bytes) ||
+                             !checked_add_u64(at, bytes, &at)))
+            return false;
+    }
+    return true;
+}
+
+size_t sample_step_bytes(const struct sample_limits *limits)
+{
+    uint64_t offsets[SECTIONS + 1];
+    return sections(limits, offsets) ? (size_t)offsets[SECTIONS] : 0;
+}
+
+struct sample_step *sample_step_init(void *buffer, const struct sample_limits *limits)
+{
+    uint64_t offsets[SECTIONS + 1];
+    if (!sections(limits, offsets))
+        return NULL;
+    struct sample_step *step = buffer;
+    memset(step, 0, (size_t)offsets[SECTIONS]);
+    step->magic = SAMPLE_STEP_MAGIC;
+    step->bytes = (uint32_t)offsets[SECTIONS];
+    step->limits = *limits;
+    step->mask_words = words_per_mask(limits);
+    step->rows_at = (uint32_t)offsets[SECTION_ROWS];
+    step->history_at = (uint32_t)offsets[SECTION_HISTORY];
+    step->bias_ids_at = (uint32_t)offsets[SECTION_BIAS_IDS];
+    step->bias_values_at = (uint32_t)offsets[SECTION_BIAS_VALUES];
+    step->masks_at = (uint32_t)offsets[SECTION_MASKS];
+    return step;
+}
+
+void sample_step_clear(struct sample_step *step, uint64_t number)
+{
+    step->number = number;
+    step->n_rows = step->n_history_writes = step->n_biases = step->n_masks = 0;
+}
+
+bool sample_step_add_row(struct sample_step *step, const struct sample_row *row,
+                         const int32_t *bias_ids, const float *bias_values, uint32_t n_biases,
+                         const uint32_t *mask)
+{
+    const struct sample_limits *l = &step->limits;
+    if (step->n_rows == l->max_rows || n_biases > l->max_biases - step->n_biases ||
+        (mask && step->n_masks == l->max_masks))
+        return false;
+    char *base = (char *)step;
+    struct sample_row *copy = (struct sample_row *)(base + step->rows_at) + step->n_rows;
+    *copy = *row;
+    copy->parameters.bias_offset = step->n_biases;
+    copy->parameters.n_biases = n_biases;
+    if (n_biases) {
+        memcpy((int32_t *)(base + step->bias_ids_at) + step->n_biases, bias_ids,
+               n_biases * sizeof *bias_ids);
+        memcpy((float *)(base + step->bias_values_at) + step->n_biases, bias_values,
+               n_biases * sizeof *bias_values);
+        step->n_biases += n_biases;
+    }
+    copy->mask_offset = NO_MASK;
+    if (mask) {
+        copy->mask_offset = step->n_masks * step->mask_words;
+        memcpy((uint32_t *)(base + step->masks_at) + copy->mask_offset, mask,
+               step->mask_words * sizeof *mask);
+        step->n_masks++;
+    }
+    step->n_rows++;
+    return true;
+}
+
+bool sample_step_add_history(struct sample_step *step, struct history_write write)
+{
+    if (step->n_history_writes == step->limits.max_history_writes)
+        return false;
+    ((struct history_write *)((char *)step + step->history_at))[step->n_history_writes++] = write;
+    return true;
+}

@@ -1,0 +1,46 @@
+/* The log: format into one buffer, write it with one call. */
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const level_names[] = {"error", "warn", "info", "debug"};
+static atomic_int current_level = -1;
+
+static int level_from_environment(void)
+{
+    const char *name = getenv("SLUICE_LOG");
+    for (int i = 0; name && i < 4; i++)
+        if (strcmp(name, level_names[i]) == 0)
+            return i;
+    return LOG_WARN;
+}
+
+void log_set_level(enum log_level level)
+{
+    atomic_store(&current_level, (int)level);
+}
+
+void log_write(enum log_level level, const char *format, ...)
+{
+    int limit = atomic_load(&current_level);
+    if (limit < 0) {
+        limit = level_from_environment();
+        atomic_store(&current_level, limit);
+    }
+    if ((int)level > limit)
+        return;
+    char line[1024];
+    int head = snprintf(line, sizeof line, "sluice: %s: ", level_names[level]);
+    va_list args;
+    va_start(args, format);
+    int body = vsnprintf(line + head, sizeof line - (size_t)head - 1, format, args);
+    va_end(args);
+    size_t length = strlen(line);
+    (void)body;
+    line[length] = '\n';
+    fwrite(line, 1, length + 1, stderr);
+}

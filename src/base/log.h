@@ -1,0 +1,20 @@
+/*
+ * The log: one line per event on stderr, for operators. Commands print their results themselves;
+ * nothing a user asked for goes through here. Any thread may log; a line is written at once.
+ */
+#ifndef SLUICE_BASE_LOG_H
+#define SLUICE_BASE_LOG_H
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+
+/* Messages above `level` are dropped. The default is LOG_WARN; SLUICE_LOG=error|warn|info|debug
+ * overrides it at first use. */
+void log_set_level(enum log_level level);
+void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define log_error(...) log_write(LOG_ERROR, __VA_ARGS__)
+#define log_warn(...)  log_write(LOG_WARN, __VA_ARGS__)
+#define log_info(...)  log_write(LOG_INFO, __VA_ARGS__)
+#define log_debug(...) log_write(LOG_DEBUG, __VA_ARGS__)
+
+#endif

@@ -1,0 +1,285 @@
+/*
+ * The thread pool.
+ *
+ * Everything waits in one way, on a "gate": a counter that only grows, read while spinning, and a
+ * condition variable for those who gave up spinning. Opening a gate costs one store and one load
+ * when nobody sleeps. No wake-up can be lost: the sleeper announces itself before it reads the
+ * counter again, the opener raises the counter before it looks for sleepers, and all four accesses
+ * are sequentially consistent, so at least one side sees the other.
+ *
+ *   start    opened by run() with fn and context set; workers wait here between runs
+ *   barrier  opened by the last thread to arrive
+ *   done     opened by the last worker to finish; the caller waits here
+ *
+ * A condition variable rather than a futex, because it exists on every system and thread sanitizer
+ * understands it; only the slow path pays for it.
+ */
+#ifdef __linux__
+#define _GNU_SOURCE /* pthread_setaffinity_np */
+#endif
+#include "base/threads.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+#include "base/clock.h"
+
+#define CACHE_LINE         64
+#define SPIN_US_DEFAULT    50
+#define PAUSES_PER_READING 16 /* between looks at the clock, which costs about as much */
+
+struct gate {
+    _Alignas(CACHE_LINE) atomic_uint opened; /* how often; wraps, only inequality is tested */
+    atomic_uint sleepers;
+    _Alignas(CACHE_LINE) pthread_mutex_t mutex;
+    pthread_cond_t cond;
+};
+
+struct thread_pool {
+    struct gate start, barrier, done;
+    _Alignas(CACHE_LINE) atomic_uint arrived; /* at the barrier */
+    _Alignas(CACHE_LINE) atomic_uint running; /* workers that have not finished this run */
+    /* Written by the caller before it opens start, read by workers after. */
+    _Alignas(CACHE_LINE) thread_pool_fn fn;
+    void *context;
+    bool quit;
+    uint32_t n_threads;
+    uint64_t spin_ns;
+    uint32_t n_started; /* workers with a thread */
+    struct worker *workers;
+};
+
+struct worker {
+    struct thread_pool *pool;
+    pthread_t thread;
+    uint32_t index;
+};
+
+static inline void pause_briefly(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void gate_init(struct gate *gate)
+{
+    atomic_init(&gate->opened, 0);
+    atomic_init(&gate->sleepers, 0);
+    pthread_mutex_init(&gate->mutex, NULL);
+    pthread_cond_init(&gate->cond, NULL);
+}
+
+static void gate_release(struct gate *gate)
+{
+    pthread_cond_destroy(&gate->cond);
+    pthread_mutex_destroy(&gate->mutex);
+}
+
+static void gate_open(struct gate *gate)
+{
+    atomic_fetch_add(&gate->opened, 1);
+    if (atomic_load(&gate->sleepers) == 0)
+        return;
+    /* A sleeper holds the mutex from its announcement until it is inside the wait. */
+    pthread_mutex_lock(&gate->mutex);
+    pthread_cond_broadcast(&gate->cond);
+    pthread_mutex_unlock(&gate->mutex);
+}
+
+/* Returns once the gate's counter differs from `seen`. */
+static void gate_wait(struct gate *gate, unsigned seen, uint64_t spin_ns)
+{
+    if (spin_ns) {
+        uint64_t deadline = clock_now_ns() + spin_ns;
+        do {
+            for (int i = 0; i < PAUSES_PER_READING; i++) {
+                if (atomic_load_explicit(&gate->opened, memory_order_acquire) != seen)
+                    return;
+                pause_briefly();
+            }
+        } while (clock_now_ns() < deadline);
+    }
+    pthread_mutex_lock(&gate->mutex);
+    atomic_fetch_add(&gate->sleepers, 1);
+    while (atomic_load(&gate->opened) == seen)
+        pthread_cond_wait(&gate->cond, &gate->mutex);
+    atomic_fetch_sub(&gate->sleepers, 1);
+    pthread_mutex_unlock(&gate->mutex);
+}
+
+static unsigned gate_now(struct gate *gate)
+{
+    return atomic_load_explicit(&gate->opened, memory_order_acquire);
+}
+
+static void *worker_main(void *argument)
+{
+    struct worker *worker = argument;
+    struct thread_pool *pool = worker->pool;
+    unsigned runs = 0; /* run k opens start for the k-th time; no run can be missed or doubled,
+                          because run() waits for every worker */
+    for (;;) {
+        gate_wait(&pool->start, runs++, pool->spin_ns);
+        if (pool->quit)
+            return NULL;
+        pool->fn(pool->context, worker->index, pool->n_threads);
+        if (atomic_fetch_sub_explicit(&pool->running, 1, memory_order_acq_rel) == 1)
+            gate_open(&pool->done);
+    }
+}
+
+static enum status bind_worker(pthread_t thread, uint32_t cpu, struct error *err)
+{
+#ifdef __linux__
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    int failure = 1;
+    if (cpu < CPU_SETSIZE) {
+        CPU_SET(cpu, &set);
+        failure = pthread_setaffinity_np(thread, sizeof set, &set);
+    }
+    if (failure)
+        return error_set(err, STATUS_USAGE, "cannot bind a thread to processor %u", cpu);
+#else
+    (void)thread, (void)cpu, (void)err;
+#endif
+    return STATUS_OK;
+}
+
+static long usable_processors(void)
+{
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return CPU_COUNT(&set);
+#endif
+    return sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+/* Signals meant for the process are for the program's own threads; but faults arrive on the thread
+ * that caused them, and blocking one would turn a handled fault (base/file.h) into death. */
+static void block_signals(sigset_t *previous)
+{
+    sigset_t blocked;
+    sigfillset(&blocked);
+    sigdelset(&blocked, SIGBUS);
+    sigdelset(&blocked, SIGSEGV);
+    sigdelset(&blocked, SIGFPE);
+    sigdelset(&blocked, SIGILL);
+    sigdelset(&blocked, SIGTRAP);
+    sigdelset(&blocked, SIGABRT);
+    pthread_sigmask(SIG_SETMASK, &blocked, previous);
+}
+
+static enum status start_workers(struct thread_pool *pool,
+                                 const struct thread_pool_options *options, struct error *err)
+{
+    enum status status = STATUS_OK;
+    sigset_t previous;
+    block_signals(&previous);
+    for (uint32_t i = 1; i < pool->n_threads && status == STATUS_OK; i++) {
+        struct worker *worker = &pool->workers[i - 1];
+        *worker = (struct worker){.pool = pool, .index = i};
+        if (pthread_create(&worker->thread, NULL, worker_main, worker) != 0) {
+            status = error_set(err, STATUS_MEMORY, "cannot start thread %u of %u", i + 1,
+                               pool->n_threads);
+            break;
+        }
+        pool->n_started++;
+        if (options && options->cpus)
+            status = bind_worker(worker->thread, options->cpus[i], err);
+    }
+    pthread_sigmask(SIG_SETMASK, &previous, NULL);
+    return status;
+}
+
+enum status thread_pool_create(uint32_t n_threads, const struct thread_pool_options *options,
+                               struct thread_pool **out, struct error *err)
+{
+    *out = NULL;
+    if (n_threads < 1 || n_threads > THREADS_MAX)
+        return error_set(err, STATUS_USAGE, "a pool of %u threads; 1 to %d are possible", n_threads,
+                         THREADS_MAX);
+    struct thread_pool *pool = aligned_alloc(CACHE_LINE, sizeof *pool);
+    struct worker *workers = calloc(n_threads, sizeof *workers);
+    if (!pool || !workers) {
+        free(pool);
+        free(workers);
+        return error_set(err, STATUS_MEMORY, "no memory for a pool of %u threads", n_threads);
+    }
+    uint32_t spin_us = options && options->spin_us ? options->spin_us : SPIN_US_DEFAULT;
+    if (usable_processors() < (long)n_threads)
+        spin_us = 0;
+    *pool = (struct thread_pool){
+        .n_threads = n_threads,
+        .spin_ns = (uint64_t)spin_us * 1000,
+        .workers = workers,
+    };
+    gate_init(&pool->start);
+    gate_init(&pool->barrier);
+    gate_init(&pool->done);
+    enum status status = start_workers(pool, options, err);
+    if (status != STATUS_OK) {
+        thread_pool_free(pool);
+        return status;
+    }
+    *out = pool;
+    return STATUS_OK;
+}
+
+void thread_pool_free(struct thread_pool *pool)
+{
+    if (!pool)
+        return;
+    pool->quit = true;
+    gate_open(&pool->start);
+    for (uint32_t i = 0; i < pool->n_started; i++)
+        pthread_join(pool->workers[i].thread, NULL);
+    gate_release(&pool->start);
+    gate_release(&pool->barrier);
+    gate_release(&pool->done);
+    free(pool->workers);
+    free(pool);
+}
+
+uint32_t thread_pool_size(const struct thread_pool *pool)
+{
+    return pool->n_threads;
+}
+
+void thread_pool_run(struct thread_pool *pool, thread_pool_fn fn, void *context)
+{
+    if (pool->n_threads == 1) {
+        fn(context, 0, 1);
+        return;
+    }
+    pool->fn = fn;
+    pool->context = context;
+    atomic_store_explicit(&pool->running, pool->n_threads - 1, memory_order_relaxed);
+    unsigned finished = gate_now(&pool->done);
+    gate_open(&pool->start);
+    fn(context, 0, pool->n_threads);
+    gate_wait(&pool->done, finished, pool->spin_ns);
+}
+
+void thread_pool_barrier(struct thread_pool *pool)
+{
+    if (pool->n_threads == 1)
+        return;
+    unsigned seen = gate_now(&pool->barrier); /* cannot open before we arrive */
+    if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) + 1 < pool->n_threads) {
+        gate_wait(&pool->barrier, seen, pool->spin_ns);
+        return;
+    }
+    atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+    gate_open(&pool->barrier);
+}

@@ -1,0 +1,119 @@
+/* Small things that several commands need. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "cli/cli.h"
+
+#define STDIN_BYTES_MAX ((size_t)64 << 20)
+#define DEMO_MODEL      "pebble-q8_0.gguf"
+
+enum status status_from_public(const sluice_error *error, struct error *err)
+{
+    static const enum status statuses[] = {
+        [SLUICE_OK] = STATUS_OK,
+        [SLUICE_ERROR_USAGE] = STATUS_USAGE,
+        [SLUICE_ERROR_MODEL] = STATUS_MODEL,
+        [SLUICE_ERROR_UNSUPPORTED] = STATUS_UNSUPPORTED,
+        [SLUICE_ERROR_NETWORK] = STATUS_NETWORK,
+        [SLUICE_ERROR_INTEGRITY] = STATUS_INTEGRITY,
+        [SLUICE_ERROR_DISK] = STATUS_DISK,
+        [SLUICE_ERROR_MEMORY] = STATUS_MEMORY,
+        [SLUICE_ERROR_DEVICE] = STATUS_DEVICE,
+        [SLUICE_ERROR_LIMIT] = STATUS_LIMIT,
+        [SLUICE_ERROR_CANCELLED] = STATUS_CANCELLED,
+        [SLUICE_ERROR_INTERNAL] = STATUS_INTERNAL,
+    };
+    size_t index = (size_t)error->status;
+    enum status status =
+        index < sizeof statuses / sizeof *statuses ? statuses[index] : STATUS_INTERNAL;
+    return error_set(err, status, "%s", error->message);
+}
+
+/* Folder of the running program, without a trailing slash. */
+static bool program_folder(char *out, size_t size)
+{
+    char path[PATH_MAX];
+#ifdef __linux__
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (n <= 0)
+        return false;
+    path[n] = 0;
+#else
+    const char *name = getprogname();
+    if (!name || !realpath(name, path))
+        return false;
+#endif
+    char *slash = strrchr(path, '/');
+    if (!slash)
+        return false;
+    *slash = 0;
+    return (size_t)snprintf(out, size, "%s", path) < size;
+}
+
+enum status demo_model_path(char *out, size_t size, struct error *err)
+{
+    static const char *const places[] = {
+        "../models/pebble/" DEMO_MODEL,       /* build folder inside the checkout */
+        "../share/sluice/models/" DEMO_MODEL, /* installed */
+        "models/" DEMO_MODEL,                 /* unpacked release folder */
+    };
+    char folder[PATH_MAX];
+    if (!program_folder(folder, sizeof folder))
+        return error_set(err, STATUS_DISK, "cannot find the program's own folder: name a MODEL");
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++)
+        if ((size_t)snprintf(out, size, "%s/%s", folder, places[i]) < size && file_exists(out))
+            return STATUS_OK;
+    return error_set(err, STATUS_DISK,
+                     "the bundled demo model %s is not installed beside this program: name a "
+                     "MODEL, e.g. 'sluice run path/to/model.gguf'",
+                     DEMO_MODEL);
+}
+
+enum status read_stdin(struct buf *out, struct error *err)
+{
+    return file_read_fd(STDIN_FILENO, "standard input", STDIN_BYTES_MAX, out, err);
+}
+
+enum status parse_ids(const char *text, int32_t **ids, size_t *count, struct error *err)
+{
+    size_t capacity = 0;
+    *ids = NULL;
+    *count = 0;
+    const char *at = text;
+    while (*at) {
+        if (strchr(" \t\r\n,[]", *at)) {
+            at++;
+            continue;
+        }
+        char *end;
+        errno = 0;
+        long value = strtol(at, &end, 10);
+        if (end == at || errno || value < 0 || value > INT32_MAX) {
+            free(*ids);
+            *ids = NULL;
+            return error_set(err, STATUS_USAGE,
+                             "token ids: '%.20s' at character %zu is no id (expected 1,2,3)", at,
+                             (size_t)(at - text));
+        }
+        if (*count == capacity) {
+            capacity = capacity ? 2 * capacity : 256;
+            int32_t *more = realloc(*ids, capacity * sizeof **ids);
+            if (!more) {
+                free(*ids);
+                *ids = NULL;
+                return error_set(err, STATUS_MEMORY, "out of memory for %zu ids", capacity);
+            }
+            *ids = more;
+        }
+        (*ids)[(*count)++] = (int32_t)value;
+        at = end;
+    }
+    if (*count == 0)
+        return error_set(err, STATUS_USAGE, "no token ids given (expected 1,2,3)");
+    return STATUS_OK;
+}

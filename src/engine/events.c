@@ -1,0 +1,289 @@
+/*
+ * Records in a buffer: a header, then the payload (text with a NUL each, log-probabilities, or
+ * rows), padded to 16 bytes so that headers and floats stay aligned.
+ */
+#include "engine/events.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+
+#define RECORD_ALIGN 16
+
+struct record {
+    size_t bytes; /* header and payload, a multiple of RECORD_ALIGN */
+    sluice_event_kind kind;
+    int32_t token;
+    float logprob;
+    uint32_t first_row, n_rows, row_width;
+    size_t lengths[3]; /* text; or id, name, arguments; or lengths[0] = n_top */
+};
+
+static size_t padded(size_t bytes)
+{
+    return (bytes + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
+}
+
+#define HEADER_BYTES ((sizeof(struct record) + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN)
+
+enum status event_queue_init(struct event_queue *queue, size_t full_bytes, size_t reserve,
+                             struct error *err)
+{
+    *queue = (struct event_queue){.full_bytes = full_bytes};
+    pthread_mutex_init(&queue->lock, NULL);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+#ifndef __APPLE__
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(&queue->ready, &attributes);
+    pthread_condattr_destroy(&attributes);
+    if (buf_reserve(&queue->pending, reserve) && buf_reserve(&queue->taken, reserve))
+        return STATUS_OK;
+    event_queue_release(queue);
+    return error_set(err, STATUS_MEMORY, "out of memory for %zu bytes of events", reserve);
+}
+
+void event_queue_release(struct event_queue *queue)
+{
+    buf_release(&queue->pending);
+    buf_release(&queue->taken);
+    pthread_cond_destroy(&queue->ready);
+    pthread_mutex_destroy(&queue->lock);
+}
+
+/* ---- writer ----------------------------------------------------------------------------------- */
+
+/* With the lock held: room for a record and its payload, zeroed header; NULL without memory. */
+static struct record *add_record(struct event_queue *queue, sluice_event_kind kind, size_t payload)
+{
+    if (payload > SIZE_MAX - HEADER_BYTES - RECORD_ALIGN)
+        return NULL;
+    size_t bytes = padded(HEADER_BYTES + payload);
+    if (!buf_reserve(&queue->pending, bytes)) {
+        queue->pending.failed = false;
+        return NULL;
+    }
+    struct record *record = (struct record *)(void *)(queue->pending.data + queue->pending.len);
+    *record = (struct record){.bytes = bytes, .kind = kind};
+    return record;
+}
+
+/* With the lock held: the record is complete. */
+static void publish(struct event_queue *queue, const struct record *record)
+{
+    bool was_empty = queue->pending.len == 0;
+    queue->pending.len += record->bytes;
+    if (was_empty)
+        pthread_cond_signal(&queue->ready);
+}
+
+static char *payload_of(const struct record *record)
+{
+    return (char *)record + HEADER_BYTES;
+}
+
+static bool add_texts(struct event_queue *queue, sluice_event_kind kind, const struct str *texts,
+                      size_t n)
+{
+    size_t payload = 0;
+    for (size_t i = 0; i < n; i++)
+        payload += texts[i].len + 1;
+    pthread_mutex_lock(&queue->lock);
+    struct record *record = add_record(queue, kind, payload);
+    if (record) {
+        char *at = payload_of(record);
+        for (size_t i = 0; i < n; i++) {
+            record->lengths[i] = texts[i].len;
+            if (texts[i].len)
+                memcpy(at, texts[i].data, texts[i].len);
+            at[texts[i].len] = 0;
+            at += texts[i].len + 1;
+        }
+        publish(queue, record);
+    }
+    pthread_mutex_unlock(&queue->lock);
+    return record != NULL;
+}
+
+bool event_queue_text(struct event_queue *queue, sluice_event_kind kind, struct str text)
+{
+    return add_texts(queue, kind, &text, 1);
+}
+
+bool event_queue_tool_call(struct event_queue *queue, struct str id, struct str name,
+                           struct str arguments)
+{
+    const struct str texts[] = {id, name, arguments};
+    return add_texts(queue, SLUICE_EVENT_TOOL_CALL, texts, 3);
+}
+
+bool event_queue_token(struct event_queue *queue, int32_t token, float logprob,
+                       const sluice_logprob *top, size_t n_top)
+{
+    pthread_mutex_lock(&queue->lock);
+    struct record *record = add_record(queue, SLUICE_EVENT_TOKEN, n_top * sizeof *top);
+    if (record) {
+        record->token = token;
+        record->logprob = logprob;
+        record->lengths[0] = n_top;
+        if (n_top)
+            memcpy(payload_of(record), top, n_top * sizeof *top);
+        publish(queue, record);
+    }
+    pthread_mutex_unlock(&queue->lock);
+    return record != NULL;
+}
+
+float *event_queue_begin_rows(struct event_queue *queue, uint32_t first_row, uint32_t n_rows,
+                              uint32_t row_width)
+{
+    pthread_mutex_lock(&queue->lock);
+    struct record *record =
+        add_record(queue, SLUICE_EVENT_ROWS, (size_t)n_rows * row_width * sizeof(float));
+    if (!record) {
+        pthread_mutex_unlock(&queue->lock);
+        return NULL;
+    }
+    record->first_row = first_row;
+    record->n_rows = n_rows;
+    record->row_width = row_width;
+    return (float *)(void *)payload_of(record);
+}
+
+void event_queue_end_rows(struct event_queue *queue, bool keep)
+{
+    if (keep)
+        publish(queue,
+                (const struct record *)(const void *)(queue->pending.data + queue->pending.len));
+    pthread_mutex_unlock(&queue->lock);
+}
+
+static void end(struct event_queue *queue, const sluice_event *final)
+{
+    pthread_mutex_lock(&queue->lock);
+    queue->final = *final;
+    queue->ended = true;
+    pthread_cond_signal(&queue->ready);
+    pthread_mutex_unlock(&queue->lock);
+}
+
+void event_queue_done(struct event_queue *queue, sluice_finish finish, const sluice_usage *usage)
+{
+    end(queue, &(sluice_event){.kind = SLUICE_EVENT_DONE, .finish = finish, .usage = *usage});
+}
+
+void event_queue_error(struct event_queue *queue, const struct error *err)
+{
+    sluice_event event = {.kind = SLUICE_EVENT_ERROR};
+    event.error.status = (sluice_status)err->status;
+    memcpy(event.error.message, err->message, sizeof event.error.message);
+    event.error.message[sizeof event.error.message - 1] = 0;
+    end(queue, &event);
+}
+
+bool event_queue_full(struct event_queue *queue)
+{
+    pthread_mutex_lock(&queue->lock);
+    bool full = queue->full = queue->pending.len >= queue->full_bytes;
+    pthread_mutex_unlock(&queue->lock);
+    return full;
+}
+
+/* ---- reader ----------------------------------------------------------------------------------- */
+
+static void deadline_after(int timeout_ms, struct timespec *deadline)
+{
+#ifdef __APPLE__
+    clock_gettime(CLOCK_REALTIME, deadline);
+#else
+    clock_gettime(CLOCK_MONOTONIC, deadline);
+#endif
+    deadline->tv_sec += timeout_ms / 1000;
+    deadline->tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (deadline->tv_nsec >= 1000000000) {
+        deadline->tv_nsec -= 1000000000;
+        deadline->tv_sec++;
+    }
+}
+
+/* With the lock held. False when the time is up with nothing to take. */
+static bool wait_ready(struct event_queue *queue, int timeout_ms)
+{
+    struct timespec deadline;
+    if (timeout_ms > 0)
+        deadline_after(timeout_ms, &deadline);
+    while (queue->pending.len == 0 && !queue->ended) {
+        if (timeout_ms == 0)
+            return false;
+        int result = timeout_ms < 0
+                         ? pthread_cond_wait(&queue->ready, &queue->lock)
+                         : pthread_cond_timedwait(&queue->ready, &queue->lock, &deadline);
+        if (result == ETIMEDOUT && queue->pending.len == 0 && !queue->ended)
+            return false;
+    }
+    return true;
+}
+
+static void decode(const struct record *record, sluice_event *event)
+{
+    const char *payload = payload_of(record);
+    *event = (sluice_event){.kind = record->kind};
+    switch (record->kind) {
+    case SLUICE_EVENT_TOOL_CALL:
+        event->tool_call.id = payload;
+        event->tool_call.name = payload + record->lengths[0] + 1;
+        event->tool_call.arguments = event->tool_call.name + record->lengths[1] + 1;
+        break;
+    case SLUICE_EVENT_TOKEN:
+        event->token = record->token;
+        event->logprob = record->logprob;
+        event->n_top = record->lengths[0];
+        event->top = event->n_top ? (const sluice_logprob *)(const void *)payload : NULL;
+        break;
+    case SLUICE_EVENT_ROWS:
+        event->first_row = record->first_row;
+        event->n_rows = record->n_rows;
+        event->row_width = record->row_width;
+        event->rows = (const float *)(const void *)payload;
+        break;
+    default:
+        event->text = payload;
+        event->length = record->lengths[0];
+    }
+}
+
+bool event_queue_next(struct event_queue *queue, sluice_event *event, int timeout_ms,
+                      bool *attention)
+{
+    *attention = false;
+    if (queue->cursor == queue->taken.len) {
+        pthread_mutex_lock(&queue->lock);
+        if (queue->final_taken || !wait_ready(queue, timeout_ms)) {
+            pthread_mutex_unlock(&queue->lock);
+            return false;
+        }
+        struct buf used = queue->taken;
+        queue->taken = queue->pending;
+        queue->pending = used;
+        queue->pending.len = 0;
+        queue->cursor = 0;
+        *attention = queue->full;
+        queue->full = false;
+        if (queue->taken.len == 0) {
+            *event = queue->final;
+            queue->final_taken = true;
+        }
+        pthread_mutex_unlock(&queue->lock);
+        if (queue->taken.len == 0)
+            return true;
+    }
+    const struct record *record =
+        (const struct record *)(const void *)(queue->taken.data + queue->cursor);
+    queue->cursor += record->bytes;
+    decode(record, event);
+    return true;
+}

@@ -1,0 +1,209 @@
+/*
+ * Inside the engine: its state, and how the files divide the work.
+ *
+ *   engine.c   open and close                        sizing.c   what fits: context, pool, step limits
+ *   submit.c   checks and tokenizes a request        request.c  its life, the queue to the loop
+ *   loop.c     the owner thread: requests in, plan, step, results, sleep
+ *   step.c     plan -> struct step and sample step   output.c   token -> text -> events
+ *   events.c   events to the reader                  stop.c     stop strings
+ *   prompt.c   messages -> tokens (chat template)    tokens.c   tokenize, detokenize, information
+ *
+ * Threads. The owner thread alone touches the scheduler, the page tables, the backend, the step
+ * buffers and the part of a request marked so. Others meet it in two places only: the mailbox (new
+ * requests, and "look again") and each request's event queue. Nothing waits for a reader.
+ *
+ * Not a public header; tests may open an engine on their own parts through engine_open_source().
+ */
+#ifndef SLUICE_ENGINE_INTERNAL_H
+#define SLUICE_ENGINE_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend/backend.h"
+#include "base/arena.h"
+#include "engine/events.h"
+#include "engine/output.h"
+#include "hw/hardware.h"
+#include "model/model.h"
+#include "sample/sample.h"
+#include "sched/sched.h"
+#include "sluice.h"
+#include "text/chat/output_parser.h"
+#include "text/tokenizer/tokenizer.h"
+
+#define ENGINE_QUEUE_MAX       1024 /* requests in work or waiting */
+#define ENGINE_BIASES_MAX      1024 /* logit biases of one request */
+#define ENGINE_STOPS_MAX       16
+#define ENGINE_STOP_BYTES_MAX  1024        /* of one stop string */
+#define ENGINE_CONTEXT_DEFAULT 8192        /* positions, where the caller names none */
+#define ENGINE_CONTEXT_LEAST   256         /* what a default context may shrink to */
+#define ENGINE_SEQUENCES       16          /* default of max_sequences */
+#define ENGINE_STEP_ROWS       512         /* default of step_rows */
+#define ENGINE_PAGE_TOKENS     32          /* a page of the widest group: 1.6 % lost of 1k tokens */
+#define ENGINE_OUTPUT_BYTES    (16u << 20) /* most logits that a scoring step may produce */
+#define ENGINE_EVENTS_FULL     8192        /* bytes of unread events at which a sequence pauses */
+#define ENGINE_EVENTS_RESERVE  16384
+
+/* What an engine runs: a model as far as the engine is concerned. All borrowed; they outlive it. */
+struct engine_source {
+    const struct program *program;
+    const struct tokenizer *tokenizer;         /* NULL: raw tokens only */
+    const char *tokenizer_problem;             /* why */
+    struct str chat_template;                  /* len 0: none */
+    const struct model_generation *generation; /* NULL: no recommendations */
+    const char *name, *architecture;
+    uint64_t n_parameters;
+    /* True once results are not to be trusted any more; asked after every step. May be NULL. */
+    bool (*damaged)(const void *context);
+    const void *context;
+};
+
+/* Everything whose size is fixed when the engine opens. */
+struct engine_size {
+    uint32_t n_slots;
+    uint32_t n_context; /* positions of a sequence */
+    uint32_t max_rows, max_outputs;
+    struct layout layout; /* n_pages included */
+    struct step_limits step;
+    struct sample_limits sample;
+    struct kv_config kv;
+    struct sched_config sched;
+    uint32_t max_positions; /* of one sequence alone in the pool; <= n_context */
+};
+
+/* Where new work and "look again" reach the owner thread. */
+struct mailbox {
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    sluice_request *first, *last; /* new requests, oldest first */
+    bool attention;               /* somebody cancelled, or caught up reading */
+    bool closing;
+    uint32_t n_live; /* requests that did not end yet */
+};
+
+struct sluice_engine {
+    struct engine_source source;
+    struct model *model; /* owned; NULL in tests */
+    struct engine_size size;
+    struct arena arena; /* copies of the caller's strings */
+    const struct backend_api *api;
+    struct backend *backend;
+    struct backend_info backend_info;
+    struct placed_weight **placed; /* [n_weights] */
+    struct loaded_program *loaded;
+    struct chat_template *chat;       /* NULL: the model has none */
+    const struct output_style *style; /* of the template */
+    char chat_problem[256];           /* why there is no template */
+    double load_seconds;
+    struct mailbox mailbox;
+    pthread_t thread;
+    bool started;
+
+    /* The owner thread's alone from here. */
+    struct kv *kv;
+    struct sched *sched;
+    struct step *step;
+    struct sample_step *sample_step;
+    struct sample_result *results; /* [n_slots] */
+    uint32_t *output_rows;         /* [n_slots] of the plan's slices: first output */
+    uint32_t *sample_rows;         /* [n_slots] of the plan's slices: sample row or NO_SAMPLE */
+    uint64_t step_number;
+    sluice_request *live; /* all requests that the loop knows, linked by live_next */
+};
+
+#define NO_SAMPLE UINT32_MAX
+
+struct sluice_request {
+    sluice_engine *engine;
+    atomic_uint references; /* reader and loop */
+    atomic_bool cancelled;
+    sluice_request *next; /* in the mailbox */
+    struct arena arena;   /* stops, biases */
+    struct event_queue events;
+
+    /* Fixed at submit. */
+    struct token_list prompt;
+    uint32_t n_generate; /* most tokens to draw; 0: scoring */
+    uint32_t chunk;
+    sluice_mode mode;
+    bool penalties; /* the sampler reads the history */
+    bool token_events;
+    bool ignore_end;
+    struct sampling sampling;
+    struct sampling_row sampling_row;
+    uint64_t submitted_ns;
+
+    /* The owner thread's alone once queued. */
+    struct output output;
+    sluice_request *live_next, *live_previous;
+    bool paused;
+    uint32_t state; /* recurrent state slot that holds the newest state */
+    int32_t last_token;
+    uint64_t sampled_number; /* step after which last_token was drawn, and its sample row */
+    uint32_t sampled_row;
+    uint32_t n_output;
+    uint64_t admitted_ns, first_token_ns;
+};
+
+/* engine.c: opens an engine on parts made elsewhere; the public sluice_engine_open() is this after
+ * model_open() and backend_find(). `model` (may be NULL) becomes the engine's on success. */
+enum status engine_open_source(const struct engine_source *source, struct model *model,
+                               const struct backend_api *api, const sluice_engine_options *options,
+                               sluice_engine **out, struct error *err);
+
+/* sizing.c. Before the weights are placed: do they fit at all? */
+enum status sizing_check_weights(const struct program *program, const struct hardware *hw,
+                                 const struct backend_info *info, struct error *err);
+/* Sequences, the context wished for, and what a step may hold: all but the pool. */
+enum status sizing_limits(const struct program *program, const struct backend_info *info,
+                          const sluice_engine_options *options, struct engine_size *out,
+                          struct error *err);
+/* The pool, from the memory that is left once the weights are placed; shrinks a context that
+ * nobody asked for to what fits. */
+enum status sizing_memory(const struct program *program, const struct hardware *hw,
+                          const struct backend_info *info, const sluice_engine_options *options,
+                          struct engine_size *size, struct error *err);
+
+/* tokens.c. The bos and eos flags only add what the model's tokenizer says it adds. */
+enum status encode_text(const sluice_engine *engine, struct str text, bool add_bos, bool add_eos,
+                        bool parse_special, struct token_list *out, struct error *err);
+
+/* prompt.c: the chat template. override (may be NULL) replaces the model's own. */
+enum status prompt_open(sluice_engine *engine, const char *override, struct error *err);
+void prompt_close(sluice_engine *engine);
+/* Fills in the request's prompt, and for an answer the parser of its output. */
+enum status prompt_from_messages(sluice_request *request, const sluice_request_options *options,
+                                 struct error *err);
+bool text_is_utf8(struct str text);
+
+/* request.c */
+sluice_request *request_new(sluice_engine *engine, struct error *err);
+void request_release(sluice_request *request); /* drops one reference */
+enum status mailbox_post(sluice_engine *engine, sluice_request *request, struct error *err);
+void mailbox_attention(sluice_engine *engine);
+/* A request ended: one place in the queue is free. */
+void mailbox_ended(sluice_engine *engine);
+
+/* loop.c: the owner thread's function; context is the engine. */
+void *loop_run(void *context);
+
+/* step.c. Writes the plan into the step and the sample step; STATUS_INTERNAL if a limit was missed
+ * (our own bug). */
+enum status step_write(sluice_engine *engine, const struct sched_plan *plan, struct error *err);
+
+static inline sluice_request *request_of(uint64_t id)
+{
+    return (sluice_request *)(uintptr_t)id;
+}
+
+static inline uint64_t request_id(const sluice_request *request)
+{
+    return (uint64_t)(uintptr_t)request;
+}
+
+sluice_status public_status(enum status status, const struct error *err, sluice_error *out);
+
+#endif

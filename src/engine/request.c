@@ -1,0 +1,102 @@
+/*
+ * A request's life: made by the submitting thread, posted to the mailbox, run by the owner thread,
+ * read and freed by its reader. Two parties hold a reference, the reader and the loop; the one that
+ * lets go last frees it, so neither ever waits for the other.
+ */
+#include <stdlib.h>
+
+#include "engine/internal.h"
+
+sluice_request *request_new(sluice_engine *engine, struct error *err)
+{
+    sluice_request *request = calloc(1, sizeof *request);
+    if (!request) {
+        error_set(err, STATUS_MEMORY, "out of memory for a request");
+        return NULL;
+    }
+    if (event_queue_init(&request->events, ENGINE_EVENTS_FULL, ENGINE_EVENTS_RESERVE, err) !=
+        STATUS_OK) {
+        free(request);
+        return NULL;
+    }
+    request->engine = engine;
+    atomic_init(&request->references, 1);
+    atomic_init(&request->cancelled, false);
+    arena_init(&request->arena, 0);
+    return request;
+}
+
+void request_release(sluice_request *request)
+{
+    if (atomic_fetch_sub_explicit(&request->references, 1, memory_order_acq_rel) != 1)
+        return;
+    output_release(&request->output);
+    event_queue_release(&request->events);
+    token_list_release(&request->prompt);
+    arena_release(&request->arena);
+    free(request);
+}
+
+enum status mailbox_post(sluice_engine *engine, sluice_request *request, struct error *err)
+{
+    struct mailbox *box = &engine->mailbox;
+    pthread_mutex_lock(&box->lock);
+    bool full = box->n_live >= ENGINE_QUEUE_MAX;
+    if (!full) {
+        box->n_live++;
+        atomic_fetch_add_explicit(&request->references, 1, memory_order_relaxed);
+        if (box->last)
+            box->last->next = request;
+        else
+            box->first = request;
+        box->last = request;
+        pthread_cond_signal(&box->wake);
+    }
+    pthread_mutex_unlock(&box->lock);
+    if (full)
+        return error_set(err, STATUS_LIMIT,
+                         "%d requests are in work or waiting already: try again later",
+                         ENGINE_QUEUE_MAX);
+    return STATUS_OK;
+}
+
+void mailbox_attention(sluice_engine *engine)
+{
+    struct mailbox *box = &engine->mailbox;
+    pthread_mutex_lock(&box->lock);
+    box->attention = true;
+    pthread_cond_signal(&box->wake);
+    pthread_mutex_unlock(&box->lock);
+}
+
+void mailbox_ended(sluice_engine *engine)
+{
+    pthread_mutex_lock(&engine->mailbox.lock);
+    engine->mailbox.n_live--;
+    pthread_mutex_unlock(&engine->mailbox.lock);
+}
+
+/* ---- the reader's side ------------------------------------------------------------------------ */
+
+bool sluice_request_next(sluice_request *request, sluice_event *event, int timeout_ms)
+{
+    bool attention;
+    bool got = event_queue_next(&request->events, event, timeout_ms, &attention);
+    if (attention)
+        mailbox_attention(request->engine);
+    return got;
+}
+
+void sluice_request_cancel(sluice_request *request)
+{
+    if (!atomic_exchange_explicit(&request->cancelled, true, memory_order_release))
+        mailbox_attention(request->engine);
+}
+
+void sluice_request_free(sluice_request *request)
+{
+    if (!request)
+        return;
+    sluice_request_cancel(request);
+    request_release(request);
+}

@@ -1,0 +1,261 @@
+/*
+ * sluice_submit: everything that can be wrong with a request is found here, on the caller's thread,
+ * before anything is tokenized where possible; what reaches the loop can only be cut short, fail
+ * with the device, or be cancelled.
+ */
+#define _GNU_SOURCE
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "engine/internal.h"
+
+/* ---- parameters ------------------------------------------------------------------------------- */
+
+static enum status check_input(const sluice_request_options *options, struct error *err)
+{
+    int kinds = (options->messages != NULL) + (options->prompt != NULL) + (options->tokens != NULL);
+    if (kinds != 1)
+        return error_set(err, STATUS_USAGE,
+                         "give exactly one of messages, prompt and tokens (%d are set)", kinds);
+    if (options->messages && options->n_messages == 0)
+        return error_set(err, STATUS_USAGE, "messages: the list is empty");
+    if (options->tokens && options->n_tokens == 0)
+        return error_set(err, STATUS_USAGE, "tokens: the list is empty");
+    if (options->prompt && !*options->prompt)
+        return error_set(err, STATUS_USAGE, "prompt: the text is empty");
+    if (options->n_top_logprobs > BACKEND_TOP_LOGPROBS_MAX)
+        return error_set(err, STATUS_USAGE, "top_logprobs: %u, at most %d are given",
+                         options->n_top_logprobs, BACKEND_TOP_LOGPROBS_MAX);
+    return STATUS_OK;
+}
+
+static enum status check_mode(const sluice_engine *engine, const sluice_request_options *options,
+                              struct error *err)
+{
+    if (options->mode != SLUICE_GENERATE && options->mode != SLUICE_SCORE_LOGITS &&
+        options->mode != SLUICE_SCORE_HIDDEN)
+        return error_set(err, STATUS_USAGE, "mode: %d is unknown", (int)options->mode);
+    if (options->mode != SLUICE_SCORE_HIDDEN && engine->source.program->logits == NO_BUFFER)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "%s is an embedding model: it has hidden states, but no logits to "
+                         "generate from",
+                         engine->source.name);
+    return STATUS_OK;
+}
+
+static enum status copy_stops(sluice_request *request, const sluice_request_options *options,
+                              struct str **stops, struct error *err)
+{
+    *stops = NULL;
+    if (options->n_stops > ENGINE_STOPS_MAX)
+        return error_set(err, STATUS_USAGE, "stop: %zu strings, at most %d are allowed",
+                         options->n_stops, ENGINE_STOPS_MAX);
+    if (options->n_stops == 0)
+        return STATUS_OK;
+    *stops = arena_alloc(&request->arena, options->n_stops, sizeof **stops);
+    for (size_t i = 0; *stops && i < options->n_stops; i++) {
+        struct str stop = str_from(options->stops[i]);
+        if (stop.len == 0 || stop.len > ENGINE_STOP_BYTES_MAX || !text_is_utf8(stop))
+            return error_set(err, STATUS_USAGE,
+                             "stop: string %zu must be UTF-8 text of 1 to %d bytes", i,
+                             ENGINE_STOP_BYTES_MAX);
+        (*stops)[i] = arena_copy_str(&request->arena, stop);
+        if (!(*stops)[i].data)
+            *stops = NULL;
+    }
+    return *stops ? STATUS_OK : error_set(err, STATUS_MEMORY, "out of memory for stop strings");
+}
+
+/* ---- sampling --------------------------------------------------------------------------------- */
+
+static void apply_generation(struct sampling *s, const struct model_generation *g)
+{
+    if (!g)
+        return;
+    if (g->has_temperature)
+        s->temperature = g->temperature;
+    if (g->has_top_k)
+        s->top_k = g->top_k;
+    if (g->has_top_p)
+        s->top_p = g->top_p;
+    if (g->has_min_p)
+        s->min_p = g->min_p;
+    if (g->has_repeat_penalty)
+        s->repeat_penalty = g->repeat_penalty;
+}
+
+static void apply_request(struct sampling *s, const sluice_sampling *wanted)
+{
+    uint32_t set = wanted->set;
+    if (set & SLUICE_SET_TEMPERATURE)
+        s->temperature = wanted->temperature;
+    if (set & SLUICE_SET_TOP_K)
+        s->top_k = wanted->top_k;
+    if (set & SLUICE_SET_TOP_P)
+        s->top_p = wanted->top_p;
+    if (set & SLUICE_SET_MIN_P)
+        s->min_p = wanted->min_p;
+    if (set & SLUICE_SET_REPEAT_PENALTY)
+        s->repeat_penalty = wanted->repeat_penalty;
+    if (set & SLUICE_SET_REPEAT_LAST_N)
+        s->repeat_last_n = wanted->repeat_last_n;
+    if (set & SLUICE_SET_PRESENCE_PENALTY)
+        s->presence_penalty = wanted->presence_penalty;
+    if (set & SLUICE_SET_FREQUENCY_PENALTY)
+        s->frequency_penalty = wanted->frequency_penalty;
+    if (set & SLUICE_SET_SEED)
+        s->seed = wanted->seed;
+}
+
+static enum status copy_biases(sluice_request *request, const sluice_sampling *wanted,
+                               struct error *err)
+{
+    size_t n = wanted->n_biases;
+    if (n > ENGINE_BIASES_MAX)
+        return error_set(err, STATUS_USAGE, "logit_bias: %zu entries, at most %d are allowed", n,
+                         ENGINE_BIASES_MAX);
+    if (n == 0)
+        return STATUS_OK;
+    int32_t *ids = arena_alloc(&request->arena, n, sizeof *ids);
+    float *values = arena_alloc(&request->arena, n, sizeof *values);
+    if (!ids || !values)
+        return error_set(err, STATUS_MEMORY, "out of memory for logit biases");
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = wanted->biases[i].token;
+        values[i] = wanted->biases[i].bias;
+    }
+    request->sampling.bias_ids = ids;
+    request->sampling.bias_values = values;
+    request->sampling.n_biases = (uint32_t)n;
+    return STATUS_OK;
+}
+
+/* The request's own values, else the model's, else the defaults; a random seed unless one is set. */
+static enum status choose_sampling(sluice_request *request, const sluice_request_options *options,
+                                   struct error *err)
+{
+    struct sampling *s = &request->sampling;
+    const sluice_engine *engine = request->engine;
+    sampling_defaults(s);
+    apply_generation(s, engine->source.generation);
+    if (!(options->sampling.set & SLUICE_SET_SEED) && getentropy(&s->seed, sizeof s->seed) != 0)
+        s->seed = clock_now_ns();
+    apply_request(s, &options->sampling);
+    s->n_top_logprobs = options->n_top_logprobs;
+    s->logprobs = options->logprobs || options->n_top_logprobs > 0;
+    enum status status = copy_biases(request, &options->sampling, err);
+    if (status == STATUS_OK)
+        status = sampling_validate(s, engine->source.program->n_vocab, err);
+    request->penalties =
+        s->repeat_penalty != 1.0f || s->presence_penalty != 0.0f || s->frequency_penalty != 0.0f;
+    return status;
+}
+
+/* ---- prompt ----------------------------------------------------------------------------------- */
+
+static enum status copy_tokens(sluice_request *request, const sluice_request_options *options,
+                               struct error *err)
+{
+    const sluice_engine *engine = request->engine;
+    uint32_t n_vocab = engine->source.program->n_vocab;
+    if (options->n_tokens > engine->size.n_context)
+        return error_set(err, STATUS_LIMIT, "the prompt's %zu tokens exceed the context of %u",
+                         options->n_tokens, engine->size.n_context);
+    for (size_t i = 0; i < options->n_tokens; i++) {
+        if (options->tokens[i] < 0 || (uint32_t)options->tokens[i] >= n_vocab)
+            return error_set(err, STATUS_USAGE,
+                             "tokens: id %d at index %zu is outside the vocabulary of %u",
+                             options->tokens[i], i, n_vocab);
+        if (!token_list_add(&request->prompt, options->tokens[i]))
+            return error_set(err, STATUS_MEMORY, "out of memory for %zu tokens", options->n_tokens);
+    }
+    return STATUS_OK;
+}
+
+static enum status make_prompt(sluice_request *request, const sluice_request_options *options,
+                               struct error *err)
+{
+    if (options->tokens)
+        return copy_tokens(request, options, err);
+    if (options->messages)
+        return prompt_from_messages(request, options, err);
+    /* An embedding is read at the end token where the tokenizer adds one; an answer goes on. */
+    return encode_text(request->engine, str_from(options->prompt), true,
+                       options->mode != SLUICE_GENERATE, true, &request->prompt, err);
+}
+
+/* How much may be generated after this prompt, or that there is no room. */
+static enum status fit(sluice_request *request, const sluice_request_options *options,
+                       struct error *err)
+{
+    const struct engine_size *size = &request->engine->size;
+    size_t n = request->prompt.count;
+    bool generate = options->mode == SLUICE_GENERATE;
+    if (n == 0)
+        return error_set(err, STATUS_USAGE, "the prompt has no tokens");
+    if (n + generate > size->n_context)
+        return error_set(err, STATUS_LIMIT,
+                         "the prompt's %zu tokens%s exceed the context of %u tokens", n,
+                         generate ? " and one to generate" : "", size->n_context);
+    if (n > size->max_positions)
+        return error_set(err, STATUS_LIMIT,
+                         "the prompt's %zu tokens exceed the %u that the KV memory of %u pages "
+                         "holds: raise kv_memory",
+                         n, size->max_positions, size->layout.n_pages);
+    if (!generate)
+        return STATUS_OK;
+    /* The last token drawn takes no place in the pages. */
+    uint32_t in_context = size->n_context - (uint32_t)n;
+    uint32_t in_pool = size->max_positions - (uint32_t)n + 1;
+    uint32_t most = in_context < in_pool ? in_context : in_pool;
+    request->n_generate =
+        options->max_tokens && options->max_tokens < most ? options->max_tokens : most;
+    return STATUS_OK;
+}
+
+static enum status fill(sluice_request *request, const sluice_request_options *options,
+                        struct error *err)
+{
+    sluice_engine *engine = request->engine;
+    struct str *stops;
+    enum status status = check_input(options, err);
+    if (status == STATUS_OK)
+        status = check_mode(engine, options, err);
+    if (status == STATUS_OK)
+        status = copy_stops(request, options, &stops, err);
+    if (status == STATUS_OK)
+        status = choose_sampling(request, options, err);
+    if (status == STATUS_OK)
+        status = make_prompt(request, options, err);
+    if (status == STATUS_OK)
+        status = fit(request, options, err);
+    if (status != STATUS_OK)
+        return status;
+    request->mode = options->mode;
+    request->chunk = options->chunk;
+    request->ignore_end = options->ignore_end;
+    request->token_events = options->tokens || request->sampling.logprobs;
+    request->sampling_row = sampling_row_from(&request->sampling, (uint32_t)request->prompt.count);
+    request->submitted_ns = clock_now_ns();
+    if (options->mode != SLUICE_GENERATE)
+        return STATUS_OK;
+    return output_init(&request->output, engine->source.tokenizer, stops, options->n_stops, err);
+}
+
+sluice_status sluice_submit(sluice_engine *engine, const sluice_request_options *options,
+                            sluice_request **out, sluice_error *error)
+{
+    struct error err = {0};
+    *out = NULL;
+    sluice_request *request = request_new(engine, &err);
+    enum status status = request ? fill(request, options, &err) : err.status;
+    if (status == STATUS_OK)
+        status = mailbox_post(engine, request, &err);
+    if (status == STATUS_OK)
+        *out = request;
+    else if (request)
+        request_release(request);
+    return public_status(status, &err, error);
+}

@@ -1,0 +1,118 @@
+/*
+ * hardware: what this machine offers to this process.
+ *
+ * Cores, caches and devices come from hwloc, instruction sets from the processor itself together
+ * with what the operating system saves on a context switch, memory and processor limits from the
+ * system and the control groups the process lives in, and NVIDIA devices from the CUDA driver where
+ * one is installed (loaded at run time; nothing here needs CUDA to build). What a system does not
+ * tell is 0, empty or absent, never guessed.
+ *
+ * Thread rule: every function may run on any thread; detection takes milliseconds, or with a CUDA
+ * driver up to a second or two, so detect once and pass the struct on. It is plain data without
+ * pointers. Bytes are bytes; MiB and GiB appear only in hardware_describe().
+ */
+#ifndef SLUICE_HW_HARDWARE_H
+#define SLUICE_HW_HARDWARE_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/str.h"
+
+/* Instruction sets that kernels choose by; present means usable: the operating system keeps their
+ * registers too. The x86 amx sets still need the process to ask for the tile state once. */
+enum instruction_set {
+    ISA_SSE4_2,
+    ISA_AVX,
+    ISA_AVX2,
+    ISA_FMA,
+    ISA_F16C,
+    ISA_AVX_VNNI,
+    ISA_AVX512F,
+    ISA_AVX512BW,
+    ISA_AVX512VL,
+    ISA_AVX512DQ,
+    ISA_AVX512_VBMI,
+    ISA_AVX512_VNNI,
+    ISA_AVX512_BF16,
+    ISA_AVX512_FP16,
+    ISA_AMX_TILE,
+    ISA_AMX_INT8,
+    ISA_AMX_BF16,
+    ISA_NEON,
+    ISA_FP16, /* aarch64 half precision vector arithmetic */
+    ISA_DOTPROD,
+    ISA_I8MM,
+    ISA_BF16, /* aarch64 */
+    ISA_SVE,
+    ISA_SME,
+    INSTRUCTION_SETS
+};
+
+#define HARDWARE_GPUS_MAX 32
+
+struct hardware_gpu {
+    char name[96];
+    uint32_t pci_domain, pci_bus, pci_device;
+    uint16_t vendor_id, device_id; /* PCI; 0 where only the driver told of the device */
+    /* From the CUDA driver; cuda_index is -1 for devices that it does not drive. */
+    int32_t cuda_index;
+    uint32_t compute_major, compute_minor;
+    uint32_t n_multiprocessors;
+    uint64_t memory_bytes;
+    uint64_t l2_bytes;
+};
+
+struct hardware {
+    char cpu_model[96]; /* "AMD EPYC 9654 96-Core Processor" */
+    char cpu_vendor[32];
+    char architecture[16]; /* "x86_64", "aarch64" */
+    /* The machine as the system shows it. A thread is a logical processor. */
+    uint32_t n_packages, n_cores, n_threads, n_numa_nodes;
+    uint32_t
+        n_efficiency_cores; /* of n_cores; 0 also where all are alike or the system is silent */
+    /* What this process may use: affinity of the calling thread, cpusets; quota in processors
+     * (control groups), 0: none. */
+    uint32_t n_usable_threads, n_usable_cores, n_usable_efficiency_cores;
+    double cpu_quota;
+    /* One cache of each level, and how many there are of the last. 0: unknown. */
+    uint64_t l1d_bytes, l2_bytes, l3_bytes;
+    uint32_t n_l3;
+    /* Total: of the machine. Limit: the tightest control group's, 0: none. Available: what can be
+     * allocated now without swapping, within that limit. */
+    uint64_t memory_total, memory_limit, memory_available;
+    bool isa[INSTRUCTION_SETS];
+    uint32_t n_gpus;
+    struct hardware_gpu gpus[HARDWARE_GPUS_MAX];
+    bool cuda_driver;       /* libcuda was found and initialised */
+    uint32_t cuda_version;  /* 12040 for 12.4 */
+    char cuda_problem[128]; /* why the driver is present but unusable; else empty */
+};
+
+/* STATUS_MEMORY or STATUS_INTERNAL when the topology cannot be read; a machine without some of the
+ * sources is no error. */
+enum status hardware_detect(struct hardware *out, struct error *err);
+
+/* Threads for compute-bound work: one per usable performance core, within the quota; at least 1. */
+uint32_t hardware_default_threads(const struct hardware *hw);
+
+/* "avx512_vnni" and so on; the names in JSON. */
+const char *instruction_set_name(enum instruction_set set);
+
+/* Appends a few aligned lines for people; each ends in a newline. */
+void hardware_describe(const struct hardware *hw, struct buf *out);
+/* A new reference, or NULL without memory. Unknown values are left out. */
+json_t *hardware_to_json(const struct hardware *hw);
+
+/* Read bandwidth of main memory with n_threads threads, in bytes per second: an estimate from 25 ms
+ * of sequential reading, in a buffer of at least twice all level-3 caches (64 MiB or more)
+ * that is first written, so that every page is real. With very large caches preparing the buffer
+ * takes longer than the reading. On demand only: it disturbs everybody else on the machine.
+ * STATUS_MEMORY when such a buffer would take more than a quarter of the available memory. */
+enum status hardware_measure_bandwidth(const struct hardware *hw, uint32_t n_threads,
+                                       double *bytes_per_second, struct error *err);
+
+#endif

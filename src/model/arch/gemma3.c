@@ -1,0 +1,87 @@
+/*
+ * gemma3: norms before and after both halves of a layer, norms on q and k heads, embeddings scaled
+ * by sqrt(width), GELU gate; five layers with a sliding window and a rope base of their own, then
+ * one that sees everything.
+ *
+ * Norm weights are stored as w with (1 + w) meant; GGUF files have the 1 added already.
+ */
+#include <math.h>
+
+#include "model/build.h"
+
+#define PATTERN_DEFAULT 6 /* every sixth layer is global; GGUF does not say */
+
+static bool is_local(struct build *b, uint32_t layer)
+{
+    struct str type = build_hf_str(b, "layer_types", layer);
+    if (type.len)
+        return str_eq_cstr(type, "sliding_attention");
+    uint32_t pattern = build_u32(b, NULL, "sliding_window_pattern", PATTERN_DEFAULT);
+    return pattern == 0 || (layer + 1) % pattern != 0;
+}
+
+/* Local layers: plain rope of a smaller base, named three ways. */
+static int32_t local_rope(struct build *b)
+{
+    const json_t *parameters = json_object_get(b->config, "rope_parameters");
+    if (!b->gguf && json_object_get(parameters, "sliding_attention"))
+        return build_rope(b, "sliding_attention", 10000.0);
+    return build_rope_plain(b, "sliding_attention",
+                            build_f64(b, "rope.freq_base_swa", "rope_local_base_freq", 10000.0));
+}
+
+static void plan_layers(struct build *b)
+{
+    uint32_t window = build_need_u32(b, "attention.sliding_window", "sliding_window");
+    int32_t global = build_rope(b, "full_attention", 1000000.0), local = local_rope(b);
+    for (uint32_t i = 0; i < b->h.n_layers; i++) {
+        bool is = is_local(b, i);
+        b->h.layers[i].freqs = is ? local : global;
+        b->h.layers[i].window = is ? window : 0;
+    }
+    build_groups(b, 0);
+}
+
+static void build_gemma3(struct build *b)
+{
+    build_hyper(b);
+    b->rope_style = ROPE_HALVES;
+    if (b->gguf)
+        b->h.act = ACT_GELU_TANH;
+    plan_layers(b);
+    float offset = b->gguf ? 0.0f : 1.0f;
+    double scalar = build_f64(b, NULL, "query_pre_attn_scalar", b->h.head_dim);
+    /* The 27B model is the one that scales by width / heads; its GGUF does not say so either. */
+    if (b->gguf && b->h.n_layers == 62)
+        scalar = (double)b->h.width / b->h.layers[0].n_heads;
+    const struct attention_options attention = {
+        .scale = (float)(1.0 / sqrt(scalar)), .head_norms = true, .weight_offset = offset};
+    build_embedding(b, sqrtf((float)b->h.width));
+    struct view x = build_x(b), normed = build_normed(b);
+    for (uint32_t i = 0; i < b->h.n_layers; i++) {
+        int l = (int)i;
+        struct op add = {.kind = OP_ADD, .u.add = {.a = x, .b = normed, .out = x, .scale = 1.0f}};
+        build_norm(b, l, "attn_norm", x, normed, x.width, offset);
+        build_attention(b, i, normed, normed, VIEW_NONE, &attention);
+        build_norm(b, l, "post_attention_norm", normed, normed, x.width, offset);
+        program_emit(b->program, &add, "%d.attn_add", l);
+        build_norm(b, l, "ffn_norm", x, normed, x.width, offset);
+        build_ffn(b, i, normed, normed, VIEW_NONE);
+        build_norm(b, l, "post_ffw_norm", normed, normed, x.width, offset);
+        program_emit(b->program, &add, "%d.ffn_add", l);
+    }
+    build_head(b,
+               &(struct head_options){.weight_offset = offset,
+                                      .softcap = (float)build_f64(b, "final_logit_softcapping",
+                                                                  "final_logit_softcapping", 0.0)});
+}
+
+static const struct hf_name names[] = {
+    {"post_attention_norm", "post_attention_layernorm"},
+    {"ffn_norm", "pre_feedforward_layernorm"},
+    {"post_ffw_norm", "post_feedforward_layernorm"},
+    {NULL, NULL},
+};
+static const char *const gguf_names[] = {"gemma3", NULL};
+static const char *const hf_names[] = {"gemma3_text", "gemma3", NULL};
+const struct architecture arch_gemma3 = {"gemma3", gguf_names, hf_names, names, build_gemma3};

@@ -1,0 +1,238 @@
+/* Finding tensors by role, and checking their shapes before they become weights. */
+#include <stdio.h>
+#include <string.h>
+
+#include "model/build.h"
+
+#define NAME_MAX_BYTES 256
+
+/* Roles that most Hugging Face decoders share. */
+static const struct hf_name common_names[] = {
+    {"token_embd", "embed_tokens"},
+    {"output_norm", "norm"},
+    {"output", "lm_head"},
+    {"attn_norm", "input_layernorm"},
+    {"attn_q", "self_attn.q_proj"},
+    {"attn_k", "self_attn.k_proj"},
+    {"attn_v", "self_attn.v_proj"},
+    {"attn_output", "self_attn.o_proj"},
+    {"attn_q_norm", "self_attn.q_norm"},
+    {"attn_k_norm", "self_attn.k_norm"},
+    {"ffn_norm", "post_attention_layernorm"},
+    {"ffn_gate", "mlp.gate_proj"},
+    {"ffn_up", "mlp.up_proj"},
+    {"ffn_down", "mlp.down_proj"},
+    {"ffn_gate_inp", "mlp.gate"},
+    {"ffn_gate_exps", "mlp.experts.%u.gate_proj"},
+    {"ffn_up_exps", "mlp.experts.%u.up_proj"},
+    {"ffn_down_exps", "mlp.experts.%u.down_proj"},
+    {NULL, NULL},
+};
+
+/* Where the text decoder sits in a Hugging Face checkpoint; the first that fits is used. */
+static const char *const hf_prefixes[] = {"model.", "", "language_model.model.",
+                                          "model.language_model."};
+
+static const char *hf_name(const struct build *b, const char *role)
+{
+    for (const struct hf_name *n = b->hf_names; n && n->role; n++)
+        if (strcmp(n->role, role) == 0)
+            return n->name;
+    for (const struct hf_name *n = common_names; n->role; n++)
+        if (strcmp(n->role, role) == 0)
+            return n->name;
+    return role;
+}
+
+/* The role's name below the prefix and layer; expert < 0: no expert number in it. */
+static const struct tensor *find_hf(struct build *b, int layer, const char *role, int64_t expert,
+                                    const char *suffix)
+{
+    char name[2 * NAME_MAX_BYTES], part[NAME_MAX_BYTES];
+    const char *pattern = hf_name(b, role), *number = strstr(pattern, "%u");
+    if ((number != NULL) != (expert >= 0))
+        return NULL;
+    if (number)
+        snprintf(part, sizeof part, "%.*s%u%s", (int)(number - pattern), pattern, (unsigned)expert,
+                 number + 2);
+    else
+        snprintf(part, sizeof part, "%s", pattern);
+    for (size_t i = 0; i < sizeof hf_prefixes / sizeof *hf_prefixes; i++) {
+        if (layer >= 0)
+            snprintf(name, sizeof name, "%slayers.%d.%s.%s", hf_prefixes[i], layer, part, suffix);
+        else
+            snprintf(name, sizeof name, "%s%s.%s", hf_prefixes[i], part, suffix);
+        const struct tensor *tensor = checkpoint_tensor(b->checkpoint, name);
+        if (tensor)
+            return tensor;
+    }
+    return NULL;
+}
+
+const struct tensor *build_find(struct build *b, int layer, const char *role, const char *suffix)
+{
+    if (!b->gguf)
+        return find_hf(b, layer, role, -1, suffix);
+    char name[NAME_MAX_BYTES];
+    if (layer >= 0)
+        snprintf(name, sizeof name, "blk.%d.%s.%s", layer, role, suffix);
+    else
+        snprintf(name, sizeof name, "%s.%s", role, suffix);
+    return checkpoint_tensor(b->checkpoint, name);
+}
+
+bool build_exists(struct build *b, int layer, const char *role)
+{
+    return build_find(b, layer, role, "weight") != NULL;
+}
+
+static void fail_missing(struct build *b, int layer, const char *role, const char *suffix)
+{
+    if (layer >= 0)
+        program_fail(b->program, STATUS_MODEL, "tensor %s.%s of layer %d is missing",
+                     b->gguf ? role : hf_name(b, role), suffix, layer);
+    else
+        program_fail(b->program, STATUS_MODEL, "tensor %s.%s is missing",
+                     b->gguf ? role : hf_name(b, role), suffix);
+}
+
+/* Dimensions without leading and inner ones of size 1 ([64,1,3] is [64,3]). */
+static uint32_t squeeze(const struct tensor *tensor, uint64_t dims[TENSOR_DIMS_MAX])
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < tensor->n_dims; i++)
+        if (tensor->dims[i] != 1)
+            dims[n++] = tensor->dims[i];
+    return n;
+}
+
+static bool shape_is(const struct tensor *tensor, uint64_t rows, uint64_t cols)
+{
+    uint64_t dims[TENSOR_DIMS_MAX], wanted[2];
+    uint32_t n = squeeze(tensor, dims), m = 0;
+    if (rows != 1)
+        wanted[m++] = rows;
+    if (cols != 1)
+        wanted[m++] = cols;
+    return n == m && memcmp(dims, wanted, m * sizeof *dims) == 0;
+}
+
+static void fail_shape(struct build *b, const struct tensor *t, uint32_t rows, uint32_t cols)
+{
+    char found[128] = "";
+    size_t used = 0;
+    for (uint32_t i = 0; i < t->n_dims && used < sizeof found; i++)
+        used += (size_t)snprintf(found + used, sizeof found - used, "%s%llu", i ? "," : "",
+                                 (unsigned long long)t->dims[i]);
+    program_fail(b->program, STATUS_MODEL, "tensor %.*s is [%s], expected [%u,%u]",
+                 STR_ARG(t->name), found, rows, cols);
+}
+
+static int32_t add_weight(struct build *b, const struct tensor *tensor, enum weight_role role,
+                          uint32_t count, uint32_t rows, uint32_t cols, const void *const *parts)
+{
+    const struct tensor_type_info *type = tensor_type_info(tensor->type);
+    if (!type || !type->decode) {
+        program_fail(b->program, STATUS_UNSUPPORTED,
+                     "tensor %.*s has type %s, which sluice cannot run yet", STR_ARG(tensor->name),
+                     tensor_type_name(tensor->type));
+        return NO_WEIGHT;
+    }
+    struct weight weight = {
+        .name = arena_copy_str(&b->arena, tensor->name).data,
+        .role = role,
+        .type = tensor->type,
+        .count = count,
+        .n_rows = rows,
+        .n_cols = cols,
+        .parts = parts,
+    };
+    if (!weight.name) {
+        program_fail(b->program, STATUS_MEMORY, "out of memory while binding tensors");
+        return NO_WEIGHT;
+    }
+    return program_weight(b->program, &weight);
+}
+
+static int32_t bind(struct build *b, int layer, const char *role, const char *suffix,
+                    enum weight_role kind, uint32_t rows, uint32_t cols)
+{
+    const struct tensor *tensor = build_find(b, layer, role, suffix);
+    if (!tensor) {
+        fail_missing(b, layer, role, suffix);
+        return NO_WEIGHT;
+    }
+    if (!shape_is(tensor, rows, cols)) {
+        fail_shape(b, tensor, rows, cols);
+        return NO_WEIGHT;
+    }
+    const void *part = tensor->data;
+    return add_weight(b, tensor, kind, 1, rows, cols, &part);
+}
+
+int32_t build_weight(struct build *b, int layer, const char *role, uint32_t rows, uint32_t cols)
+{
+    return bind(b, layer, role, "weight", WEIGHT_MATRIX, rows, cols);
+}
+
+int32_t build_table(struct build *b, const char *role, uint32_t rows, uint32_t cols)
+{
+    return bind(b, -1, role, "weight", WEIGHT_TABLE, rows, cols);
+}
+
+int32_t build_vector(struct build *b, int layer, const char *role, uint32_t n)
+{
+    return bind(b, layer, role, "weight", WEIGHT_VECTOR, 1, n);
+}
+
+int32_t build_bias(struct build *b, int layer, const char *role, uint32_t n)
+{
+    if (!build_find(b, layer, role, "bias"))
+        return NO_WEIGHT;
+    return bind(b, layer, role, "bias", WEIGHT_VECTOR, 1, n);
+}
+
+/* One tensor [n, rows, cols]. */
+static int32_t bind_stacked(struct build *b, const struct tensor *tensor, uint32_t rows,
+                            uint32_t cols, const void **parts)
+{
+    uint32_t n = b->h.n_experts;
+    if (tensor->n_dims != 3 || tensor->dims[0] != n || tensor->dims[1] != rows ||
+        tensor->dims[2] != cols) {
+        fail_shape(b, tensor, rows, cols);
+        return NO_WEIGHT;
+    }
+    uint64_t bytes = tensor->bytes / n;
+    for (uint32_t e = 0; e < n; e++)
+        parts[e] = (const uint8_t *)tensor->data + e * bytes;
+    return add_weight(b, tensor, WEIGHT_MATRIX, n, rows, cols, parts);
+}
+
+int32_t build_experts_stack(struct build *b, int layer, const char *role, uint32_t rows,
+                            uint32_t cols)
+{
+    uint32_t n = b->h.n_experts;
+    const void **parts = arena_alloc(&b->arena, n, sizeof *parts);
+    if (!parts) {
+        program_fail(b->program, STATUS_MEMORY, "out of memory while binding %u experts", n);
+        return NO_WEIGHT;
+    }
+    const struct tensor *stacked = build_find(b, layer, role, "weight");
+    if (stacked)
+        return bind_stacked(b, stacked, rows, cols, parts);
+    const struct tensor *first = NULL;
+    for (uint32_t e = 0; e < n; e++) {
+        const struct tensor *tensor = b->gguf ? NULL : find_hf(b, layer, role, e, "weight");
+        if (!tensor) {
+            fail_missing(b, layer, role, "weight");
+            return NO_WEIGHT;
+        }
+        if (!shape_is(tensor, rows, cols) || (first && tensor->type != first->type)) {
+            fail_shape(b, tensor, rows, cols);
+            return NO_WEIGHT;
+        }
+        first = first ? first : tensor;
+        parts[e] = tensor->data;
+    }
+    return first ? add_weight(b, first, WEIGHT_MATRIX, n, rows, cols, parts) : NO_WEIGHT;
+}

@@ -1,0 +1,163 @@
+/*
+ * Building a program from a checkpoint: what the architecture files (arch/) are written with.
+ *
+ * A build holds the checkpoint, the growing program, the hyperparameters that nearly every
+ * architecture has, and the shared buffers. Like the program builder, nothing here returns errors:
+ * the first one sticks to the program and model_open() reports it, so an architecture file reads
+ * straight through. Internal to model/.
+ *
+ * Names. A tensor has a role ("attn_q", "ffn_norm"), which is GGUF's own name for it; for Hugging
+ * Face folders a table translates roles to names ("self_attn.q_proj"), and an architecture may put
+ * its own entries in front of the common ones.
+ */
+#ifndef SLUICE_MODEL_BUILD_H
+#define SLUICE_MODEL_BUILD_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "format/checkpoint.h"
+#include "program/program.h"
+
+#define MODEL_LAYERS_MAX 1024
+
+struct hf_name {
+    const char *role;
+    const char *name; /* below "model.layers.N." for layer roles, else below "model." or whole */
+};
+
+enum layer_kind { LAYER_ATTENTION, LAYER_CONV };
+
+struct layer {
+    enum layer_kind kind;
+    uint32_t n_heads, n_kv_heads;
+    uint32_t window;             /* 0: full attention */
+    int32_t freqs;               /* rope frequencies (constant), NO_WEIGHT: none */
+    uint32_t group, group_layer; /* filled in by build_groups() */
+};
+
+struct hyper {
+    uint32_t n_layers, width, n_ff, n_vocab, n_context;
+    uint32_t head_dim, v_head_dim, rope_dims;
+    uint32_t n_experts, n_experts_used, expert_ff;
+    float norm_eps;
+    enum activation act;
+    struct layer layers[MODEL_LAYERS_MAX];
+};
+
+struct build {
+    struct checkpoint *checkpoint;
+    bool gguf;               /* else Hugging Face */
+    const char *gguf_prefix; /* "qwen3": metadata keys begin with it */
+    const json_t *config;    /* HF: the text part of config.json */
+    const struct hf_name *hf_names;
+    struct arena arena;
+    struct program *program;
+    struct hyper h;
+    /* Shared buffers; blocks make theirs on first use. */
+    int32_t x, normed, q, k, v, attn, ff, route, expert_hidden;
+    enum rope_style rope_style;
+};
+
+/* ---- hyperparameters: GGUF key below the prefix, HF key in config.json; NULL: not there -------- */
+
+bool build_has(struct build *b, const char *gguf_key, const char *hf_key);
+/* `fallback` where absent; a present value of the wrong kind or range is an error naming it. */
+uint32_t build_u32(struct build *b, const char *gguf_key, const char *hf_key, uint32_t fallback);
+/* Absent: an error naming the key. */
+uint32_t build_need_u32(struct build *b, const char *gguf_key, const char *hf_key);
+double build_f64(struct build *b, const char *gguf_key, const char *hf_key, double fallback);
+bool build_bool(struct build *b, const char *gguf_key, const char *hf_key, bool fallback);
+/* Item of a list, or the value itself if it is no list. */
+uint32_t build_item_u32(struct build *b, const char *gguf_key, const char *hf_key, uint32_t index,
+                        uint32_t fallback);
+/* HF: a string, or item `index` of a list of strings; empty if absent. */
+struct str build_hf_str(struct build *b, const char *key, int64_t index);
+
+/* Fills b->h: sizes, heads, eps, activation, context, experts; every layer LAYER_ATTENTION. */
+void build_hyper(struct build *b);
+
+/* ---- weights ---------------------------------------------------------------------------------- */
+
+/* layer < 0: a role outside the layers. suffix "weight" or "bias". NULL if absent. */
+const struct tensor *build_find(struct build *b, int layer, const char *role, const char *suffix);
+/* A matrix [rows, cols] or vector [1, cols] (rows 1) of exactly this shape; absent is an error. */
+int32_t build_weight(struct build *b, int layer, const char *role, uint32_t rows, uint32_t cols);
+int32_t build_table(struct build *b, const char *role, uint32_t rows, uint32_t cols);
+/* A vector [1, n]: `role`.weight, which must exist / `role`.bias, NO_WEIGHT if it does not. */
+int32_t build_vector(struct build *b, int layer, const char *role, uint32_t n);
+int32_t build_bias(struct build *b, int layer, const char *role, uint32_t n);
+bool build_exists(struct build *b, int layer, const char *role);
+/* A stack of n_experts matrices: one tensor [n, rows, cols], or HF's experts.E.NAME each. */
+int32_t build_experts_stack(struct build *b, int layer, const char *role, uint32_t rows,
+                            uint32_t cols);
+
+/* ---- rope ------------------------------------------------------------------------------------- */
+
+/* Frequencies of rope_dims/2 pairs as a constant. layer_type: key of a nested rope_parameters
+ * ("full_attention"), or NULL. Scaling kinds: none, linear, llama3 (and GGUF's rope_freqs tensor);
+ * others are STATUS_UNSUPPORTED by name. */
+int32_t build_rope(struct build *b, const char *layer_type, double default_theta);
+/* The same with a base given and no scaling. */
+int32_t build_rope_plain(struct build *b, const char *name, double theta);
+
+/* ---- blocks ----------------------------------------------------------------------------------- */
+
+/* Groups layers of equal shape; conv_floats: state of LAYER_CONV layers. */
+void build_groups(struct build *b, uint32_t conv_floats);
+/* x = embedding; scale multiplies it. */
+void build_embedding(struct build *b, float scale);
+/* One norm over whole rows (or heads of `group` columns) by the build's eps. */
+void build_norm(struct build *b, int layer, const char *role, struct view in, struct view out,
+                uint32_t group, float weight_offset);
+void build_linear(struct build *b, int layer, const char *role, struct view in, struct view out,
+                  struct view residual);
+
+struct attention_options {
+    float scale;         /* 0: 1/sqrt(head_dim) */
+    bool head_norms;     /* q and k normalised per head ("attn_q_norm", "attn_k_norm") */
+    float weight_offset; /* of those norms */
+};
+/* in -> projections, norms, rope, append, attention -> out = residual + output projection. */
+void build_attention(struct build *b, uint32_t layer, struct view in, struct view out,
+                     struct view residual, const struct attention_options *options);
+/* Gated FFN by "ffn_gate", "ffn_up", "ffn_down". */
+void build_ffn(struct build *b, uint32_t layer, struct view in, struct view out,
+               struct view residual);
+
+struct moe_options {
+    enum route_score score;
+    bool normalise;
+};
+/* "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps". */
+void build_moe(struct build *b, uint32_t layer, struct view in, struct view out,
+               struct view residual, const struct moe_options *options);
+
+struct head_options {
+    const char *norm_role; /* NULL: "output_norm" */
+    float weight_offset;
+    float softcap;
+    bool embedding_only; /* no logits */
+};
+/* Wanted rows -> final norm -> logits ("output", or the embedding table where tied). */
+void build_head(struct build *b, const struct head_options *options);
+
+/* The standard buffers as views. */
+struct view build_x(struct build *b);
+struct view build_normed(struct build *b);
+
+/* ---- the table of architectures (arch/table.c) ------------------------------------------------ */
+
+struct architecture {
+    const char *name;            /* what we print */
+    const char *const *gguf;     /* general.architecture values, NULL-terminated */
+    const char *const *hf;       /* config.json model_type values, NULL-terminated */
+    const struct hf_name *names; /* own entries before the common ones; may be NULL */
+    void (*build)(struct build *b);
+};
+
+extern const struct architecture *const architectures[]; /* NULL-terminated */
+
+#endif

@@ -1,0 +1,213 @@
+/*
+ * Hyperparameters: one reading function per kind of value, over GGUF metadata and config.json alike.
+ * GGUF lists may stand where a number is expected when layers differ; so may HF's.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "format/gguf.h"
+#include "model/build.h"
+
+#define KEY_MAX 160
+
+static const struct gguf_value *gguf_value(struct build *b, const char *key)
+{
+    if (!b->gguf || !key)
+        return NULL;
+    char *full = arena_printf(&b->arena, "%s.%s", b->gguf_prefix, key);
+    return full ? gguf_find(checkpoint_gguf(b->checkpoint), full) : NULL;
+}
+
+static const json_t *hf_value(struct build *b, const char *key)
+{
+    const json_t *value = b->gguf || !key ? NULL : json_object_get(b->config, key);
+    return json_is_null(value) ? NULL : value;
+}
+
+static const char *key_name(const struct build *b, const char *gguf_key, const char *hf_key)
+{
+    const char *key = b->gguf ? gguf_key : hf_key;
+    return key ? key : "(no key)";
+}
+
+bool build_has(struct build *b, const char *gguf_key, const char *hf_key)
+{
+    return b->gguf ? gguf_value(b, gguf_key) != NULL : hf_value(b, hf_key) != NULL;
+}
+
+/* index < 0: the value must be a scalar (a one-item list passes). */
+static bool read_number(struct build *b, const char *gguf_key, const char *hf_key, int64_t index,
+                        double *out)
+{
+    if (b->gguf) {
+        const struct gguf_value *value = gguf_value(b, gguf_key);
+        if (!value)
+            return false;
+        uint64_t at = value->type == GGUF_ARRAY && index >= 0 ? (uint64_t)index : 0;
+        if (gguf_item_f64(value, at, out))
+            return true;
+        program_fail(b->program, STATUS_MODEL, "%s.%s: not a number (or too few items)",
+                     b->gguf_prefix, gguf_key);
+        return false;
+    }
+    const json_t *value = hf_value(b, hf_key);
+    if (!value)
+        return false;
+    if (json_is_array(value))
+        value = json_array_get(value, index >= 0 ? (size_t)index : 0);
+    if (json_is_boolean(value)) {
+        *out = json_is_true(value);
+        return true;
+    }
+    if (json_is_number(value)) {
+        *out = json_number_value(value);
+        return true;
+    }
+    program_fail(b->program, STATUS_MODEL, "config.json: %s is not a number", hf_key);
+    return false;
+}
+
+static uint32_t to_u32(struct build *b, const char *name, double value)
+{
+    if (value >= 0.0 && value <= 4294967295.0 && floor(value) == value)
+        return (uint32_t)value;
+    program_fail(b->program, STATUS_MODEL, "%s: %g is not a whole number in range", name, value);
+    return 0;
+}
+
+uint32_t build_u32(struct build *b, const char *gguf_key, const char *hf_key, uint32_t fallback)
+{
+    return build_item_u32(b, gguf_key, hf_key, 0, fallback);
+}
+
+uint32_t build_need_u32(struct build *b, const char *gguf_key, const char *hf_key)
+{
+    if (!build_has(b, gguf_key, hf_key)) {
+        program_fail(b->program, STATUS_MODEL, "hyperparameter %s%s%s is missing",
+                     b->gguf ? b->gguf_prefix : "config.json:", b->gguf ? "." : " ",
+                     key_name(b, gguf_key, hf_key));
+        return 1;
+    }
+    return build_u32(b, gguf_key, hf_key, 0);
+}
+
+uint32_t build_item_u32(struct build *b, const char *gguf_key, const char *hf_key, uint32_t index,
+                        uint32_t fallback)
+{
+    double value;
+    if (!read_number(b, gguf_key, hf_key, index, &value))
+        return fallback;
+    return to_u32(b, key_name(b, gguf_key, hf_key), value);
+}
+
+double build_f64(struct build *b, const char *gguf_key, const char *hf_key, double fallback)
+{
+    double value;
+    if (!read_number(b, gguf_key, hf_key, -1, &value))
+        return fallback;
+    if (!isfinite(value)) {
+        program_fail(b->program, STATUS_MODEL, "%s is not finite", key_name(b, gguf_key, hf_key));
+        return fallback;
+    }
+    return value;
+}
+
+bool build_bool(struct build *b, const char *gguf_key, const char *hf_key, bool fallback)
+{
+    double value;
+    return read_number(b, gguf_key, hf_key, -1, &value) ? value != 0.0 : fallback;
+}
+
+struct str build_hf_str(struct build *b, const char *key, int64_t index)
+{
+    const json_t *value = hf_value(b, key);
+    if (json_is_array(value) && index >= 0)
+        value = json_array_get(value, (size_t)index);
+    if (!json_is_string(value))
+        return (struct str){"", 0};
+    return (struct str){json_string_value(value), json_string_length(value)};
+}
+
+static enum activation read_activation(struct build *b)
+{
+    /* GGUF leaves the activation to the architecture, whose file overrides SiLU if need be. */
+    struct str name = build_hf_str(b, "hidden_act", -1);
+    if (name.len == 0)
+        name = build_hf_str(b, "hidden_activation", -1);
+    if (name.len == 0 || str_eq_cstr(name, "silu") || str_eq_cstr(name, "swish"))
+        return ACT_SILU;
+    if (str_eq_cstr(name, "gelu"))
+        return ACT_GELU;
+    if (str_eq_cstr(name, "gelu_pytorch_tanh") || str_eq_cstr(name, "gelu_new"))
+        return ACT_GELU_TANH;
+    if (str_eq_cstr(name, "relu"))
+        return ACT_RELU;
+    program_fail(b->program, STATUS_UNSUPPORTED, "config.json: hidden_act \"%.*s\" is not known",
+                 STR_ARG(name));
+    return ACT_NONE;
+}
+
+static void read_layers(struct build *b)
+{
+    struct hyper *h = &b->h;
+    for (uint32_t i = 0; i < h->n_layers; i++) {
+        struct layer *layer = &h->layers[i];
+        layer->kind = LAYER_ATTENTION;
+        layer->freqs = NO_WEIGHT;
+        layer->n_heads = build_item_u32(b, "attention.head_count", "num_attention_heads", i, 0);
+        layer->n_kv_heads =
+            build_item_u32(b, "attention.head_count_kv", "num_key_value_heads", i, layer->n_heads);
+        if (layer->n_kv_heads > layer->n_heads ||
+            (layer->n_kv_heads && layer->n_heads % layer->n_kv_heads))
+            program_fail(b->program, STATUS_MODEL, "layer %u: %u heads over %u key/value heads", i,
+                         layer->n_heads, layer->n_kv_heads);
+    }
+}
+
+static void need(struct build *b, const char *name, uint64_t value, uint64_t least, uint64_t most)
+{
+    if (value < least || value > most)
+        program_fail(b->program, STATUS_MODEL, "hyperparameter %s is %llu, expected %llu to %llu",
+                     name, (unsigned long long)value, (unsigned long long)least,
+                     (unsigned long long)most);
+}
+
+void build_hyper(struct build *b)
+{
+    struct hyper *h = &b->h;
+    h->n_layers = build_need_u32(b, "block_count", "num_hidden_layers");
+    h->width = build_need_u32(b, "embedding_length", "hidden_size");
+    h->n_ff = build_item_u32(b, "feed_forward_length", "intermediate_size", 0, 0);
+    h->n_context = build_u32(b, "context_length", "max_position_embeddings", 2048);
+    h->norm_eps = (float)build_f64(b, "attention.layer_norm_rms_epsilon", "rms_norm_eps", 1e-6);
+    h->n_experts = build_u32(b, "expert_count", "num_experts", 0);
+    if (!b->gguf && h->n_experts == 0)
+        h->n_experts = build_u32(b, NULL, "num_local_experts", 0);
+    h->n_experts_used = build_u32(b, "expert_used_count", "num_experts_per_tok", 0);
+    h->expert_ff = build_u32(b, "expert_feed_forward_length", "moe_intermediate_size", h->n_ff);
+    h->act = read_activation(b);
+    need(b, "layer count", h->n_layers, 1, MODEL_LAYERS_MAX);
+    need(b, "width", h->width, 1, 1u << 20);
+    need(b, "feed-forward width", h->n_ff, 0, 1u << 24);
+    need(b, "context length", h->n_context, 1, 1u << 28);
+    need(b, "expert count", h->n_experts, 0, 1u << 14);
+    need(b, "experts per token", h->n_experts_used, h->n_experts ? 1 : 0,
+         h->n_experts ? h->n_experts : UINT32_MAX);
+    if (h->n_layers > MODEL_LAYERS_MAX)
+        h->n_layers = 0;
+    read_layers(b);
+    uint32_t heads = h->n_layers && h->layers[0].n_heads ? h->layers[0].n_heads : 1;
+    h->head_dim = build_u32(b, "attention.key_length", "head_dim", h->width / heads);
+    h->v_head_dim = build_u32(b, "attention.value_length", "head_dim", h->head_dim);
+    h->rope_dims = build_u32(b, "rope.dimension_count", NULL, h->head_dim);
+    need(b, "head width", h->head_dim, 1, 1u << 16);
+    need(b, "value head width", h->v_head_dim, 1, 1u << 16);
+    need(b, "head count", heads, 1, 1u << 16);
+    const struct tensor *table = build_find(b, -1, "token_embd", "weight");
+    if (!table || table->n_dims != 2 || table->dims[0] > INT32_MAX || table->dims[0] == 0)
+        program_fail(b->program, STATUS_MODEL, "the token embedding is missing or no matrix");
+    else
+        h->n_vocab = (uint32_t)table->dims[0];
+    b->program->n_vocab = h->n_vocab;
+    b->program->n_context = h->n_context;
+}

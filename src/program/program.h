@@ -1,0 +1,321 @@
+/*
+ * A program: a model's forward pass as a static list of coarse operations.
+ *
+ * Built once per model by an architecture file (src/model/arch), the same for every backend, and
+ * free of batch size: every operation works on "rows", and how many rows there are is known only
+ * from the step (program/step.h). An architecture never appears again after this list exists; no
+ * backend and no engine code asks which model it runs.
+ *
+ *   buffers    named activations, [rows, width] of 32-bit words (float32 unless said otherwise);
+ *              a backend may hold them in a narrower type in its fast mode. A buffer has one row
+ *              per row of the step, or one row per wanted output.
+ *   weights    named matrices [count, n_rows, n_cols] in their file's element type, borrowed from
+ *              the checkpoint's mapping, or small float32 constants owned by the program.
+ *   groups     what a sequence keeps between steps, by layers that share a shape: paged K/V or
+ *              recurrent state (geometry in program/layout.h).
+ *   operations in order; each reads and writes views (column ranges) of buffers.
+ *
+ * Life: program_create -> buffers, weights, emit_* -> program_finish (checks every shape, plans
+ * buffer memory) -> immutable, any thread -> program_free. Builder calls never fail loudly: the
+ * first error is kept and program_finish returns it, so that an architecture file reads straight
+ * through. Passes (fusion, placement, sharding) are functions from a program to a program and come
+ * with the issues that need them; `device` on each operation is where placement will write.
+ */
+#ifndef SLUICE_PROGRAM_PROGRAM_H
+#define SLUICE_PROGRAM_PROGRAM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "base/str.h"
+#include "quant/tensor_type.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NO_WEIGHT          (-1)
+#define NO_BUFFER          (-1)
+#define PROGRAM_GROUPS_MAX 16
+
+enum buffer_rows {
+    ROWS_STEP,   /* one row per row of the step */
+    ROWS_OUTPUT, /* one row per wanted output, in the order of the step's output list */
+};
+
+struct buffer {
+    const char *name;
+    uint32_t width; /* words per row */
+    enum buffer_rows rows;
+    /* Plan: the buffer is [n, width] starting at word `offset * n`, n = the capacity of its kind of
+     * rows; buffers that are never alive together share offsets. */
+    uint64_t offset;
+};
+
+/* Columns [column, column + width) of a buffer. buffer NO_BUFFER: absent. */
+struct view {
+    int32_t buffer;
+    uint32_t column;
+    uint32_t width;
+};
+
+enum weight_role {
+    WEIGHT_MATRIX,   /* y = W x; n_rows = outputs, n_cols = inputs */
+    WEIGHT_TABLE,    /* rows are looked up by token id; may also serve as a matrix (tied) */
+    WEIGHT_VECTOR,   /* n_rows = 1: norm weights, biases */
+    WEIGHT_CONSTANT, /* float32, computed at load, owned by the program */
+};
+
+struct weight {
+    const char *name;
+    enum weight_role role;
+    enum tensor_type type;
+    uint32_t count;  /* matrices in the stack: number of experts, otherwise 1 */
+    uint32_t n_rows; /* of one matrix */
+    uint32_t n_cols;
+    /* [count] first byte of each matrix; its rows are contiguous, tensor_type_bytes(type, n_cols)
+     * apart. Borrowed from the checkpoint, or owned by the program for constants. */
+    const void *const *parts;
+};
+
+enum group_kind {
+    GROUP_KV,        /* K and V per token and layer */
+    GROUP_RECURRENT, /* a fixed-size state per layer and sequence */
+};
+
+struct state_group {
+    const char *name;
+    enum group_kind kind;
+    uint32_t n_layers;
+    uint32_t window; /* GROUP_KV: only the last `window` positions are read; 0: all */
+    /* GROUP_KV: heads x head_dim elements per token and layer. */
+    uint32_t n_kv_heads;
+    uint32_t k_head_dim, v_head_dim;
+    /* GROUP_RECURRENT: float32 values per layer. */
+    uint32_t state_floats;
+};
+
+enum activation {
+    ACT_NONE,
+    ACT_SILU,      /* x / (1 + exp(-x)) */
+    ACT_GELU,      /* x/2 (1 + erf(x / sqrt 2)) */
+    ACT_GELU_TANH, /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
+    ACT_RELU,
+};
+
+enum norm_kind {
+    NORM_RMS,   /* x / sqrt(mean(x^2) + eps) */
+    NORM_LAYER, /* (x - mean) / sqrt(var + eps) */
+};
+
+enum rope_style {
+    ROPE_NONE,
+    ROPE_HALVES, /* pairs (i, i + dims/2), as Hugging Face stores heads */
+    ROPE_PAIRS,  /* pairs (2i, 2i + 1), as llama-family GGUF files store heads */
+};
+
+enum route_score { ROUTE_SOFTMAX, ROUTE_SIGMOID };
+
+enum op_kind {
+    OP_EMBED,     /* out = table[token] * scale, or the step's embedding rows */
+    OP_NORM,      /* out = norm over each `group` columns of in */
+    OP_LINEAR,    /* out = residual + act(W in + bias) * scale */
+    OP_ROPE_KV,   /* rotate q and k in place, append k and v to the sequence's pages */
+    OP_ATTENTION, /* out = paged attention of q over the sequence's pages */
+    OP_GATED,     /* out = act(W_gate in + b) * (W_up in + b) */
+    OP_ROUTE,     /* choose k experts per row */
+    OP_EXPERTS,   /* out = residual + sum over chosen experts of weight * gated FFN */
+    OP_CONV,      /* causal depthwise convolution over the sequence, with recurrent state */
+    OP_ADD,       /* out = a + b * scale */
+    OP_MUL,       /* out = act(a) * b */
+    OP_SELECT,    /* rows of the step -> wanted output rows */
+    OP_LOGITS,    /* out = softcap(W in * scale), for outputs that want logits */
+};
+
+struct op_embed {
+    struct view out;
+    int32_t table;
+    float scale;
+};
+
+/* `group` columns are normalised together (the whole width, or one head); weight [group] is shared
+ * by all groups of a row, or [width]. */
+struct op_norm {
+    struct view in, out;
+    enum norm_kind kind;
+    uint32_t group;
+    int32_t weight, bias;
+    float weight_offset; /* added to each weight: 1 for Gemma's (1 + w) as stored by HF */
+    float eps;
+};
+
+struct op_linear {
+    struct view in, out, residual; /* residual may be the same view as out */
+    int32_t weight, bias;
+    enum activation act;
+    float scale;
+};
+
+/* q [n_heads * k_head_dim], k [n_kv_heads * k_head_dim], v [n_kv_heads * v_head_dim] of the group.
+ * Angle of pair i at position p: p * freqs[i]; values are multiplied by `magnitude` (YaRN). Only the
+ * first rope_dims columns of a head turn. k and v absent: only q turns, nothing is appended. */
+struct op_rope_kv {
+    struct view q, k, v;
+    uint32_t n_heads;
+    uint32_t group, layer; /* state group, and the layer's index within it */
+    enum rope_style style;
+    uint32_t rope_dims;
+    int32_t freqs; /* constant [rope_dims / 2] */
+    float magnitude;
+    uint32_t sections[4]; /* pairs per position axis (vision rope); all 0: axis 0 only */
+};
+
+/* Row at position p attends to positions (p - window, p] (window 0: [0, p]) under the slice's mask.
+ * score = scale * q.k, softcap c: c * tanh(score / c); sinks: constant or vector [n_heads], an extra
+ * logit per head that takes weight but adds no value. */
+struct op_attention {
+    struct view q, out; /* [n_heads * k_head_dim], [n_heads * v_head_dim] */
+    uint32_t n_heads;
+    uint32_t group, layer;
+    uint32_t window;
+    float scale, softcap;
+    int32_t sinks;
+};
+
+struct op_gated {
+    struct view in, out;
+    int32_t gate, up, gate_bias, up_bias;
+    enum activation act;
+};
+
+/* out: 2k words per row: k int32 expert ids by falling score (ties: lower id), k float32 weights.
+ * Router arithmetic is float32 in every mode. score_bias is added for choosing only. */
+struct op_route {
+    struct view in, out;
+    int32_t weight, bias, score_bias;
+    enum route_score score;
+    uint32_t n_experts, k;
+    bool normalise; /* chosen weights sum to 1 */
+    float scale;
+};
+
+/* hidden: scratch, k * ff words per row. Stacks of n_experts matrices [ff, in], [ff, in], [out, ff].
+ * The k contributions are added in the order of the route. */
+struct op_experts {
+    struct view in, route, hidden, out, residual;
+    int32_t gate, up, down;
+    enum activation act;
+    uint32_t k;
+};
+
+/* weight [width, taps]: out[t] = act(bias + sum_j weight[j] * in[t - taps + 1 + j]); inputs before
+ * the sequence's start are 0. State: the last taps - 1 inputs, [taps - 1, width], oldest first. */
+struct op_conv {
+    struct view in, out;
+    int32_t weight, bias;
+    uint32_t taps;
+    uint32_t group, layer;
+    enum activation act;
+};
+
+struct op_add {
+    struct view a, b, out;
+    float scale;
+};
+
+struct op_mul {
+    struct view a, b, out;
+    enum activation act;
+};
+
+struct op_select {
+    struct view in, out; /* ROWS_STEP -> ROWS_OUTPUT */
+};
+
+struct op_logits {
+    struct view in, out; /* both ROWS_OUTPUT */
+    int32_t weight, bias;
+    float scale, softcap; /* softcap 0: none */
+};
+
+struct op {
+    enum op_kind kind;
+    uint16_t device;   /* 0 until a placement pass writes it */
+    const char *label; /* "blk.3.attn.q", for printing and profiles */
+    union {
+        struct op_embed embed;
+        struct op_norm norm;
+        struct op_linear linear;
+        struct op_rope_kv rope_kv;
+        struct op_attention attention;
+        struct op_gated gated;
+        struct op_route route;
+        struct op_experts experts;
+        struct op_conv conv;
+        struct op_add add;
+        struct op_mul mul;
+        struct op_select select;
+        struct op_logits logits;
+    } u;
+};
+
+struct program {
+    const char *name; /* "text" */
+    struct buffer *buffers;
+    uint32_t n_buffers;
+    struct weight *weights;
+    uint32_t n_weights;
+    struct op *ops;
+    uint32_t n_ops;
+    struct state_group groups[PROGRAM_GROUPS_MAX];
+    uint32_t n_groups;
+    uint32_t n_vocab;       /* embedding rows = valid token ids */
+    uint32_t n_context;     /* positions the model was made for */
+    uint32_t n_axes;        /* position axes: 1, or 3 for vision rope */
+    uint32_t row_alignment; /* chunks of a prompt end on multiples of this (1: anywhere) */
+    int32_t hidden;         /* ROWS_OUTPUT buffer with the final normed state */
+    int32_t logits;         /* ROWS_OUTPUT buffer [n_vocab], or NO_BUFFER (embedding models) */
+    /* Plan: words per row over all buffers of that kind of rows, before overlap is multiplied out. */
+    uint64_t step_row_words, output_row_words;
+    struct program_store *store; /* owned memory of everything above */
+};
+
+/* NULL when out of memory. */
+struct program *program_create(const char *name);
+void program_free(struct program *program); /* NULL allowed */
+
+/* Builder. Ids are indexes into the arrays above; on error they are still safe to pass on. */
+int32_t program_buffer(struct program *program, const char *name, uint32_t width,
+                       enum buffer_rows rows);
+/* The whole width of a buffer, and a part of a view. */
+struct view program_view(const struct program *program, int32_t buffer);
+struct view view_columns(struct view view, uint32_t column, uint32_t width);
+#define VIEW_NONE ((struct view){NO_BUFFER, 0, 0})
+
+/* Copies the descriptor and its parts array; the bytes stay borrowed. */
+int32_t program_weight(struct program *program, const struct weight *weight);
+/* Copies n floats. */
+int32_t program_constant(struct program *program, const char *name, const float *values,
+                         uint32_t n);
+uint32_t program_group(struct program *program, const struct state_group *group);
+/* Copies the operation; label is formatted. */
+void program_emit(struct program *program, const struct op *op, const char *label, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Keeps the first error; architecture files use it for what they cannot express. */
+void program_fail(struct program *program, enum status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Checks shapes and operands of every operation, plans buffers. After this: read-only. */
+enum status program_finish(struct program *program, struct error *err);
+
+/* The listing of `sluice show --program`. `kernel` (may be NULL) names what will run an op. */
+void program_print(const struct program *program, struct buf *out,
+                   void (*kernel)(void *context, uint32_t op, struct buf *out), void *context);
+const char *op_kind_name(enum op_kind kind);
+/* Total bytes of all distinct weights. */
+uint64_t program_weight_bytes(const struct program *program);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,93 @@
+/*
+ * The simple block formats: 32 values and one float16 scale d.
+ *
+ *   Q8_0  d, 32 x int8                          value = d * q
+ *   Q4_0  d, 16 bytes: low nibbles are values 0-15, high nibbles 16-31   value = d * (q - 8)
+ */
+#include <math.h>
+#include <stdint.h>
+
+#include "quant/formats.h"
+#include "quant/tensor_type.h"
+
+#define BLOCK 32
+
+static float load_scale(const uint8_t *bytes)
+{
+    return f16_to_f32((uint16_t)(bytes[0] | bytes[1] << 8));
+}
+
+static void store_scale(uint8_t *bytes, float scale)
+{
+    uint16_t h = f32_to_f16(scale);
+    bytes[0] = (uint8_t)h;
+    bytes[1] = (uint8_t)(h >> 8);
+}
+
+void decode_q8_0(const void *blocks, float *values, size_t n)
+{
+    const uint8_t *block = blocks;
+    for (size_t b = 0; b < n / BLOCK; b++, block += 34, values += BLOCK) {
+        float d = load_scale(block);
+        for (int i = 0; i < BLOCK; i++)
+            values[i] = d * (float)(int8_t)block[2 + i];
+    }
+}
+
+/* Half away from zero, as the reference rounds. Only values that are not finite, or a scale whose
+ * inverse is not, leave -127..127; they are clamped and NaN is 0, where the reference is undefined. */
+static int8_t to_int8(float x)
+{
+    float a = fabsf(x), whole = floorf(a);
+    whole += a - whole >= 0.5f ? 1.0f : 0.0f;
+    if (!(whole <= 127.0f))
+        whole = whole > 127.0f ? 127.0f : 0.0f;
+    return (int8_t)copysignf(whole, x);
+}
+
+void encode_q8_0(const float *values, void *blocks, size_t n)
+{
+    uint8_t *block = blocks;
+    for (size_t b = 0; b < n / BLOCK; b++, block += 34, values += BLOCK) {
+        float most = 0.0f;
+        for (int i = 0; i < BLOCK; i++)
+            most = fmaxf(most, fabsf(values[i]));
+        float d = most / 127.0f, inverse = d != 0.0f ? 1.0f / d : 0.0f;
+        store_scale(block, d);
+        for (int i = 0; i < BLOCK; i++)
+            block[2 + i] = (uint8_t)to_int8(values[i] * inverse);
+    }
+}
+
+void decode_q4_0(const void *blocks, float *values, size_t n)
+{
+    const uint8_t *block = blocks;
+    for (size_t b = 0; b < n / BLOCK; b++, block += 18, values += BLOCK) {
+        float d = load_scale(block);
+        for (int i = 0; i < BLOCK / 2; i++) {
+            values[i] = d * (float)((block[2 + i] & 15) - 8);
+            values[i + BLOCK / 2] = d * (float)((block[2 + i] >> 4) - 8);
+        }
+    }
+}
+
+/* The value of largest magnitude maps to -8, so that it is exact whatever its sign. */
+void encode_q4_0(const float *values, void *blocks, size_t n)
+{
+    uint8_t *block = blocks;
+    for (size_t b = 0; b < n / BLOCK; b++, block += 18, values += BLOCK) {
+        float most = values[0];
+        for (int i = 1; i < BLOCK; i++)
+            if (fabsf(values[i]) > fabsf(most))
+                most = values[i];
+        float d = most / -8.0f, inverse = d != 0.0f ? 1.0f / d : 0.0f;
+        store_scale(block, d);
+        uint8_t q[BLOCK];
+        for (int i = 0; i < BLOCK; i++) {
+            float x = truncf((float)((double)values[i] * (double)inverse + 8.5));
+            q[i] = (uint8_t)(!(x >= 0.0f) ? 0.0f : x > 15.0f ? 15.0f : x); /* NaN is 0 */
+        }
+        for (int i = 0; i < BLOCK / 2; i++)
+            block[2 + i] = (uint8_t)(q[i] | q[i + BLOCK / 2] << 4);
+    }
+}

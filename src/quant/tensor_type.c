@@ -1,0 +1,86 @@
+/* The table of tensor types: names and sizes of all that GGUF and safetensors know, conversions of
+ * those implemented. A further type is one entry here and a function in its family's file. */
+#include "quant/tensor_type.h"
+
+#include <string.h>
+
+#include "base/checked.h"
+#include "quant/formats.h"
+
+static const struct tensor_type_info types[TENSOR_TYPE_END] = {
+    [TENSOR_F32] = {"F32", 1, 4, decode_f32, encode_f32},
+    [TENSOR_F16] = {"F16", 1, 2, decode_f16, encode_f16},
+    [TENSOR_Q4_0] = {"Q4_0", 32, 18, decode_q4_0, encode_q4_0},
+    [TENSOR_Q4_1] = {"Q4_1", 32, 20, NULL, NULL},
+    [TENSOR_Q5_0] = {"Q5_0", 32, 22, NULL, NULL},
+    [TENSOR_Q5_1] = {"Q5_1", 32, 24, NULL, NULL},
+    [TENSOR_Q8_0] = {"Q8_0", 32, 34, decode_q8_0, encode_q8_0},
+    [TENSOR_Q8_1] = {"Q8_1", 32, 36, NULL, NULL},
+    [TENSOR_Q2_K] = {"Q2_K", 256, 84, NULL, NULL},
+    [TENSOR_Q3_K] = {"Q3_K", 256, 110, NULL, NULL},
+    [TENSOR_Q4_K] = {"Q4_K", 256, 144, decode_q4_k, NULL},
+    [TENSOR_Q5_K] = {"Q5_K", 256, 176, NULL, NULL},
+    [TENSOR_Q6_K] = {"Q6_K", 256, 210, decode_q6_k, NULL},
+    [TENSOR_Q8_K] = {"Q8_K", 256, 292, NULL, NULL},
+    [TENSOR_IQ2_XXS] = {"IQ2_XXS", 256, 66, NULL, NULL},
+    [TENSOR_IQ2_XS] = {"IQ2_XS", 256, 74, NULL, NULL},
+    [TENSOR_IQ3_XXS] = {"IQ3_XXS", 256, 98, NULL, NULL},
+    [TENSOR_IQ1_S] = {"IQ1_S", 256, 50, NULL, NULL},
+    [TENSOR_IQ4_NL] = {"IQ4_NL", 32, 18, NULL, NULL},
+    [TENSOR_IQ3_S] = {"IQ3_S", 256, 110, NULL, NULL},
+    [TENSOR_IQ2_S] = {"IQ2_S", 256, 82, NULL, NULL},
+    [TENSOR_IQ4_XS] = {"IQ4_XS", 256, 136, NULL, NULL},
+    [TENSOR_I8] = {"I8", 1, 1, NULL, NULL},
+    [TENSOR_I16] = {"I16", 1, 2, NULL, NULL},
+    [TENSOR_I32] = {"I32", 1, 4, NULL, NULL},
+    [TENSOR_I64] = {"I64", 1, 8, NULL, NULL},
+    [TENSOR_F64] = {"F64", 1, 8, NULL, NULL},
+    [TENSOR_IQ1_M] = {"IQ1_M", 256, 56, NULL, NULL},
+    [TENSOR_BF16] = {"BF16", 1, 2, decode_bf16, encode_bf16},
+    [TENSOR_TQ1_0] = {"TQ1_0", 256, 54, NULL, NULL},
+    [TENSOR_TQ2_0] = {"TQ2_0", 256, 66, NULL, NULL},
+    [TENSOR_MXFP4] = {"MXFP4", 32, 17, NULL, NULL},
+    [TENSOR_NVFP4] = {"NVFP4", 64, 36, NULL, NULL},
+    [TENSOR_U8] = {"U8", 1, 1, NULL, NULL},
+    [TENSOR_BOOL] = {"BOOL", 1, 1, NULL, NULL},
+    [TENSOR_F8_E4M3] = {"F8_E4M3", 1, 1, NULL, NULL},
+    [TENSOR_F8_E5M2] = {"F8_E5M2", 1, 1, NULL, NULL},
+};
+
+const struct tensor_type_info *tensor_type_info(uint32_t type)
+{
+    return type < TENSOR_TYPE_END && types[type].block_elements ? &types[type] : NULL;
+}
+
+const char *tensor_type_name(uint32_t type)
+{
+    const struct tensor_type_info *info = tensor_type_info(type);
+    return info ? info->name : "unknown";
+}
+
+static char lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+}
+
+enum tensor_type tensor_type_from_name(struct str name)
+{
+    for (uint32_t i = 0; i < TENSOR_TYPE_END; i++) {
+        const char *known = types[i].name;
+        if (!known || strlen(known) != name.len)
+            continue;
+        size_t j = 0;
+        while (j < name.len && lower(name.data[j]) == lower(known[j]))
+            j++;
+        if (j == name.len)
+            return (enum tensor_type)i;
+    }
+    return TENSOR_TYPE_END;
+}
+
+bool tensor_type_bytes(uint32_t type, uint64_t n, uint64_t *bytes)
+{
+    const struct tensor_type_info *info = tensor_type_info(type);
+    return info && n % info->block_elements == 0 &&
+           checked_mul_u64(n / info->block_elements, info->block_bytes, bytes);
+}

@@ -1,0 +1,297 @@
+/*
+ * The streaming parser: three modes over one buffer of text that is not yet decided.
+ *
+ *   CONTENT ---<think>---> REASONING ---</think>---> CONTENT
+ *   CONTENT ---<tool_call>---> CALL ---</tool_call>---> CONTENT
+ *
+ * Every decision depends on the bytes alone, never on where a piece ended: text goes out only once
+ * no marker can begin in it any more. White space at the end of a run waits in `space`, since what
+ * follows decides whether it is layout. <think> counts only before the first word of an answer, so
+ * that an answer may speak about it.
+ *
+ * In CALL mode the end marker is looked for outside of JSON strings; a control character inside of
+ * one proves the call broken, so that one bad quote does not swallow the rest.
+ */
+#include "text/chat/output_parser.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+
+#include "text/chat/output_style.h"
+
+#define CALL_MAX ((size_t)1 << 20)
+
+enum mode { MODE_CONTENT, MODE_REASONING, MODE_CALL };
+
+struct output_parser {
+    const struct output_style *style;
+    enum mode mode;
+    struct buf held; /* not yet decided */
+    struct buf space, event;
+    bool skip_newlines; /* just after a marker */
+    bool spoke;         /* some answer text went out */
+    bool after_marker;  /* nothing but white space since the last marker */
+    size_t scanned;     /* CALL: bytes of held that are known to hold no end */
+    bool in_string, escaped;
+    output_sink *sink;
+    void *context;
+    bool stopped, failed;
+};
+
+enum status output_parser_create(const struct output_style *style, bool opens_reasoning,
+                                 struct output_parser **out, struct error *err)
+{
+    struct output_parser *parser = calloc(1, sizeof *parser);
+    *out = parser;
+    if (!parser)
+        return error_set(err, STATUS_MEMORY, "out of memory for an answer's parser");
+    parser->style = style;
+    if (opens_reasoning && style->think_close) {
+        parser->mode = MODE_REASONING;
+        parser->skip_newlines = true;
+    }
+    return STATUS_OK;
+}
+
+void output_parser_free(struct output_parser *parser)
+{
+    if (!parser)
+        return;
+    buf_release(&parser->held);
+    buf_release(&parser->space);
+    buf_release(&parser->event);
+    free(parser);
+}
+
+static void emit(struct output_parser *p, const struct output_event *event)
+{
+    if (!p->stopped && !p->failed && !p->sink(p->context, event))
+        p->stopped = true;
+}
+
+/* Sends the waiting space and then the text. */
+static void emit_text(struct output_parser *p, enum output_event_kind kind, struct str text)
+{
+    struct output_event event = {.kind = kind, .text = text};
+    if (p->space.len) {
+        buf_clear(&p->event);
+        buf_append_str(&p->event, buf_str(&p->space));
+        buf_append_str(&p->event, text);
+        p->failed |= p->event.failed;
+        event.text = buf_str(&p->event);
+    }
+    if (event.text.len)
+        emit(p, &event);
+    buf_clear(&p->space);
+    p->after_marker = false;
+    p->spoke |= kind == OUTPUT_CONTENT;
+}
+
+static bool is_layout(enum output_event_kind kind, char c)
+{
+    return c == '\n' || (kind == OUTPUT_CONTENT && isspace((unsigned char)c));
+}
+
+/* Text of the mode that is decided to be text. */
+static void add_text(struct output_parser *p, enum output_event_kind kind, struct str text)
+{
+    while (p->skip_newlines && text.len && text.data[0] == '\n') {
+        text.data++;
+        text.len--;
+    }
+    if (text.len == 0)
+        return;
+    p->skip_newlines = false;
+    size_t end = text.len;
+    while (end && is_layout(kind, text.data[end - 1]))
+        end--;
+    if (end)
+        emit_text(p, kind, (struct str){text.data, end});
+    buf_append(&p->space, text.data + end, text.len - end);
+    p->failed |= p->space.failed;
+}
+
+static void after_marker(struct output_parser *p, enum mode mode, bool skip_newlines)
+{
+    buf_clear(&p->space);
+    p->mode = mode;
+    p->skip_newlines = skip_newlines;
+    p->after_marker = true;
+}
+
+/* Bytes at the end of text that may be the beginning of the marker. */
+static size_t partial(struct str text, const char *marker)
+{
+    size_t n = marker ? strlen(marker) : 0;
+    size_t most = n && text.len >= n ? n - 1 : text.len;
+    for (size_t k = n ? most : 0; k > 0; k--)
+        if (k < n && memcmp(text.data + text.len - k, marker, k) == 0)
+            return k;
+    return 0;
+}
+
+static size_t find_marker(struct str text, const char *marker)
+{
+    return marker ? str_find(text, str_from(marker), 0) : SIZE_MAX;
+}
+
+/* Both return how many bytes of text they used up; 0: wait for more. */
+static size_t step_content(struct output_parser *p, struct str text)
+{
+    const char *think = p->spoke ? NULL : p->style->think_open;
+    const char *call = p->style->call_open;
+    size_t think_at = find_marker(text, think), call_at = find_marker(text, call);
+    size_t at = think_at < call_at ? think_at : call_at;
+    if (at == SIZE_MAX) {
+        size_t a = partial(text, think), b = partial(text, call);
+        size_t ready = text.len - (a > b ? a : b);
+        add_text(p, OUTPUT_CONTENT, (struct str){text.data, ready});
+        return ready;
+    }
+    add_text(p, OUTPUT_CONTENT, (struct str){text.data, at});
+    /* The text before <think> may have been the first word. */
+    if (at == think_at && p->spoke) {
+        add_text(p, OUTPUT_CONTENT, str_from(think));
+        return at + strlen(think);
+    }
+    if (at == think_at) {
+        after_marker(p, MODE_REASONING, true);
+        return at + strlen(think);
+    }
+    p->mode = MODE_CALL;
+    p->scanned = 0;
+    p->in_string = p->escaped = false;
+    return at + strlen(call);
+}
+
+static size_t step_reasoning(struct output_parser *p, struct str text)
+{
+    const char *close = p->style->think_close;
+    size_t at = find_marker(text, close);
+    if (at == SIZE_MAX) {
+        size_t ready = text.len - partial(text, close);
+        add_text(p, OUTPUT_REASONING, (struct str){text.data, ready});
+        return ready;
+    }
+    add_text(p, OUTPUT_REASONING, (struct str){text.data, at});
+    after_marker(p, MODE_CONTENT, true);
+    return at + strlen(close);
+}
+
+/* ---- calls ---------------------------------------------------------------------------------- */
+
+/* A call that is none: its opening marker and the bytes so far are answer text. */
+static void give_up_call(struct output_parser *p, struct str text)
+{
+    p->skip_newlines = false;
+    emit_text(p, OUTPUT_CONTENT, str_from(p->style->call_open));
+    add_text(p, OUTPUT_CONTENT, text);
+    p->mode = MODE_CONTENT;
+}
+
+static void finish_call(struct output_parser *p, struct str body, struct str with_end)
+{
+    struct output_call call = {0};
+    if (p->style->read_call(body, &call)) {
+        struct output_event event = {.kind = OUTPUT_TOOL_CALL,
+                                     .name = buf_str(&call.name),
+                                     .arguments = buf_str(&call.arguments)};
+        after_marker(p, MODE_CONTENT, false);
+        emit(p, &event);
+    } else {
+        give_up_call(p, with_end);
+    }
+    buf_release(&call.name);
+    buf_release(&call.arguments);
+}
+
+static size_t step_call(struct output_parser *p, struct str text)
+{
+    struct str close = str_from(p->style->call_close);
+    for (; p->scanned < text.len; p->scanned++) {
+        char c = text.data[p->scanned];
+        struct str rest = {text.data + p->scanned, text.len - p->scanned};
+        bool broken = (p->in_string && (unsigned char)c < 0x20) || p->scanned >= CALL_MAX;
+        if (broken) {
+            give_up_call(p, (struct str){text.data, p->scanned});
+            return p->scanned;
+        }
+        if (p->in_string) {
+            if (p->escaped)
+                p->escaped = false;
+            else if (c == '\\')
+                p->escaped = true;
+            else
+                p->in_string = c != '"';
+            continue;
+        }
+        p->in_string = c == '"';
+        if (c != close.data[0])
+            continue;
+        if (str_starts(rest, close)) {
+            size_t end = p->scanned + close.len;
+            finish_call(p, (struct str){text.data, p->scanned}, (struct str){text.data, end});
+            return end;
+        }
+        if (rest.len < close.len && memcmp(rest.data, close.data, rest.len) == 0)
+            return 0;
+    }
+    return 0;
+}
+
+static size_t step(struct output_parser *p, struct str text)
+{
+    switch (p->mode) {
+    case MODE_CONTENT:
+        return step_content(p, text);
+    case MODE_REASONING:
+        return step_reasoning(p, text);
+    case MODE_CALL:
+        return step_call(p, text);
+    }
+    return 0;
+}
+
+static enum status result(const struct output_parser *p, struct error *err)
+{
+    if (p->failed || p->held.failed)
+        return error_set(err, STATUS_MEMORY, "out of memory while reading an answer");
+    return p->stopped ? error_set(err, STATUS_CANCELLED, "the reader of an answer stopped")
+                      : STATUS_OK;
+}
+
+enum status output_parser_push(struct output_parser *p, struct str text, output_sink *sink,
+                               void *context, struct error *err)
+{
+    p->sink = sink;
+    p->context = context;
+    buf_append_str(&p->held, text);
+    size_t at = 0;
+    while (at < p->held.len && result(p, NULL) == STATUS_OK) {
+        size_t used = step(p, (struct str){p->held.data + at, p->held.len - at});
+        if (used == 0)
+            break;
+        at += used;
+    }
+    if (at) {
+        memmove(p->held.data, p->held.data + at, p->held.len - at);
+        p->held.len -= at;
+    }
+    return result(p, err);
+}
+
+enum status output_parser_finish(struct output_parser *p, output_sink *sink, void *context,
+                                 struct error *err)
+{
+    p->sink = sink;
+    p->context = context;
+    struct str rest = buf_str(&p->held);
+    enum output_event_kind kind = p->mode == MODE_REASONING ? OUTPUT_REASONING : OUTPUT_CONTENT;
+    if (p->mode == MODE_CALL)
+        give_up_call(p, rest);
+    else
+        add_text(p, kind, rest);
+    if (p->space.len && !p->after_marker)
+        emit_text(p, kind, STR_LIT(""));
+    return result(p, err);
+}

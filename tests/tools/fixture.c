@@ -1,0 +1,63 @@
+#include "fixture.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+
+static char *next_path(void)
+{
+    static char paths[8][1024];
+    static unsigned next;
+    return paths[next++ % 8];
+}
+
+const char *fixture_path(const char *relative)
+{
+    char *path = next_path();
+    snprintf(path, 1024, "%s/%s", SLUICE_SOURCE_DIR, relative);
+    return path;
+}
+
+const char *fixture_shared(const char *relative)
+{
+    const char *root = getenv("SLUICE_SHARED");
+    char *path = next_path();
+    if (root)
+        snprintf(path, 1024, "%s/%s", root, relative);
+    else
+        snprintf(path, 1024, "%s/../shared/%s", SLUICE_SOURCE_DIR, relative);
+    if (file_exists(path))
+        return path;
+    printf("SKIPPED: needs %s, which is not here (set SLUICE_SHARED)\n", relative);
+    return NULL;
+}
+
+struct buf fixture_read(const char *path)
+{
+    struct buf text = {0};
+    struct error err = {0};
+    assert_ok(file_read_all(path, (size_t)1 << 30, &text, &err), &err);
+    return text;
+}
+
+const char *fixture_scratch(void)
+{
+    static char path[1024];
+    if (!path[0]) {
+        snprintf(path, sizeof path, "%s/scratch-%ld", SLUICE_BINARY_DIR, (long)getpid());
+        mkdir(path, 0755);
+    }
+    return path;
+}
+
+void assert_ok_(enum status status, const struct error *err, const char *file, int line)
+{
+    if (status == STATUS_OK)
+        return;
+    print_error("%s: %s\n", status_name(status), err ? err->message : "");
+    _fail(file, line);
+}

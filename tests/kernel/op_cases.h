@@ -26,6 +26,7 @@
 #include <stdint.h>
 
 #include "backend/backend.h"
+#include "op_kit.h"
 
 struct op_cases_config {
     const struct backend_api *tested;    /* borrowed */
@@ -59,5 +60,9 @@ void op_cases_add(struct op_cases_result *total, struct op_cases_result more);
 /* Prints the closing "NAME: N passed, N failed (N unsupported)" and returns the exit code: 0 when
  * nothing failed and something passed. */
 int op_cases_finish(const char *name, struct op_cases_result total);
+
+/* A small model with every kind of sequence operation (two K/V groups, one windowed, and a
+ * convolution) on a kit made by kit_init(): what the identity tests cut and batch. */
+void op_cases_build_model(struct kit *kit);
 
 #endif

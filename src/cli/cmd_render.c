@@ -61,8 +61,8 @@ static enum status fill_context(struct jinja_context *context, const json_t *con
     }
     json_t *variables = NULL;
     if (status == STATUS_OK)
-        status = json_parse_file(context_option, CONTEXT_FILE_MAX, JSON_DEPTH_DEFAULT, &variables,
-                                 err);
+        status =
+            json_parse_file(context_option, CONTEXT_FILE_MAX, JSON_DEPTH_DEFAULT, &variables, err);
     if (status == STATUS_OK && !json_is_object(variables))
         status = error_set(err, STATUS_USAGE, "%s: a JSON object of variables is needed",
                            context_option);

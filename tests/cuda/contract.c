@@ -141,9 +141,8 @@ void suite_contract(struct suite *suite)
                                   .max_rows = 8,
                                   .max_context = CONTEXT};
     if (suite_check(suite, model_open(path, &model, &err) == STATUS_OK, "%s", err.message) &&
-        suite_check(suite,
-                    drive_open(&drive, &config, model_program(model), &err) == STATUS_OK, "%s",
-                    err.message)) {
+        suite_check(suite, drive_open(&drive, &config, model_program(model), &err) == STATUS_OK,
+                    "%s", err.message)) {
         submissions(suite, &drive);
         pages(suite, &drive);
         names(suite, &drive);

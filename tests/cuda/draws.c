@@ -27,24 +27,53 @@ static const struct {
 } kinds[ROWS] = {
     {"greedy with logprobs",
      {.repeat_penalty = 1.0f, .top_p = 1.0f, .want_logprob = 1, .n_top_logprobs = 5},
-     false, false, false},
+     false,
+     false,
+     false},
     {"usual cuts",
      {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1.0f},
-     false, false, false},
+     false,
+     false,
+     false},
     {"hot, no cuts",
      {.temperature = 1.5f, .top_p = 1.0f, .repeat_penalty = 1.0f, .want_logprob = 1},
-     false, false, false},
-    {"penalties",
-     {.temperature = 1.0f, .top_p = 1.0f, .repeat_penalty = 1.3f, .repeat_last_n = 64,
-      .presence_penalty = 0.5f, .frequency_penalty = 0.3f, .n_prompt = PROMPT},
-     false, false, false},
-    {"narrow top_p", {.temperature = 2.0f, .top_p = 0.3f, .repeat_penalty = 1.0f}, false, false,
+     false,
+     false,
      false},
-    {"mask", {.temperature = 1.0f, .top_p = 1.0f, .repeat_penalty = 1.0f, .want_logprob = 1,
-              .n_top_logprobs = 20}, true, false, false},
+    {"penalties",
+     {.temperature = 1.0f,
+      .top_p = 1.0f,
+      .repeat_penalty = 1.3f,
+      .repeat_last_n = 64,
+      .presence_penalty = 0.5f,
+      .frequency_penalty = 0.3f,
+      .n_prompt = PROMPT},
+     false,
+     false,
+     false},
+    {"narrow top_p",
+     {.temperature = 2.0f, .top_p = 0.3f, .repeat_penalty = 1.0f},
+     false,
+     false,
+     false},
+    {"mask",
+     {.temperature = 1.0f,
+      .top_p = 1.0f,
+      .repeat_penalty = 1.0f,
+      .want_logprob = 1,
+      .n_top_logprobs = 20},
+     true,
+     false,
+     false},
     {"biases, penalised greedy",
-     {.top_p = 1.0f, .repeat_penalty = 1.5f, .repeat_last_n = -1}, false, false, true},
-    {"nothing allowed", {.temperature = 1.0f, .top_p = 1.0f, .repeat_penalty = 1.0f}, true, true,
+     {.top_p = 1.0f, .repeat_penalty = 1.5f, .repeat_last_n = -1},
+     false,
+     false,
+     true},
+    {"nothing allowed",
+     {.temperature = 1.0f, .top_p = 1.0f, .repeat_penalty = 1.0f},
+     true,
+     true,
      false},
 };
 
@@ -126,9 +155,8 @@ static enum status forward(struct bench *b, uint32_t step, uint64_t *ticket, str
     enum status status = STATUS_OK;
     drive_begin(&b->drive);
     for (uint32_t row = 0; row < ROWS && status == STATUS_OK; row++)
-        status = step == 0
-                     ? drive_add(&b->drive, row, 0, PROMPT, b->history[row], 0, false, err)
-                     : drive_add(&b->drive, row, PROMPT + step - 1, 1, NULL, row, false, err);
+        status = step == 0 ? drive_add(&b->drive, row, 0, PROMPT, b->history[row], 0, false, err)
+                           : drive_add(&b->drive, row, PROMPT + step - 1, 1, NULL, row, false, err);
     return status == STATUS_OK ? drive_submit(&b->drive, ticket, err) : status;
 }
 

@@ -134,7 +134,8 @@ enum status drive_logits(struct drive *d, uint64_t ticket, uint32_t first, uint3
 {
     enum status status = d->api->wait(d->backend, ticket, err);
     if (status == STATUS_OK)
-        status = d->api->read_rows(d->backend, d->loaded, RESULT_LOGITS, ticket, first, n, out, err);
+        status =
+            d->api->read_rows(d->backend, d->loaded, RESULT_LOGITS, ticket, first, n, out, err);
     return status;
 }
 

@@ -27,13 +27,13 @@ struct drive {
     struct layout layout;
     struct step_limits limits;
     struct sample_limits sampling;
-    void *memory[4]; /* two steps, two sample steps */
-    struct step *step;           /* being built */
-    struct sample_step *draws;   /* being built */
+    void *memory[4];           /* two steps, two sample steps */
+    struct step *step;         /* being built */
+    struct sample_step *draws; /* being built */
     uint64_t n_steps, n_draws;
-    bool mapped[DRIVE_SLOTS];    /* its table rows were written */
-    uint8_t state[DRIVE_SLOTS];  /* state slot that holds the current state */
-    bool moved[DRIVE_SLOTS];     /* has a slice in the step being built */
+    bool mapped[DRIVE_SLOTS];   /* its table rows were written */
+    uint8_t state[DRIVE_SLOTS]; /* state slot that holds the current state */
+    bool moved[DRIVE_SLOTS];    /* has a slice in the step being built */
 };
 
 struct drive_config {

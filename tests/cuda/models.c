@@ -55,9 +55,9 @@ static bool reference_open(const char *path, struct reference *r, struct error *
         return false;
     const struct tensor *ids = find(r, "input_ids"), *greedy = find(r, "greedy_ids");
     const struct tensor *logits = find(r, "logits"), *margin = find(r, "greedy_margin");
-    if (!is_list(ids, TENSOR_I32) || !is_list(greedy, TENSOR_I32) ||
-        !is_list(margin, TENSOR_F32) || margin->dims[0] != greedy->dims[0] || !logits ||
-        logits->type != TENSOR_F32 || logits->n_dims != 2 || logits->dims[0] != ids->dims[0] ||
+    if (!is_list(ids, TENSOR_I32) || !is_list(greedy, TENSOR_I32) || !is_list(margin, TENSOR_F32) ||
+        margin->dims[0] != greedy->dims[0] || !logits || logits->type != TENSOR_F32 ||
+        logits->n_dims != 2 || logits->dims[0] != ids->dims[0] ||
         ids->dims[0] + greedy->dims[0] > FIXTURE_CONTEXT) {
         error_set(err, STATUS_MODEL, "%s: tensors missing or of another shape", path);
         return false;
@@ -422,8 +422,7 @@ static void pebble_group(struct suite *suite, struct drive *d, const json_t *pro
             return;
         most = r->n_output > most ? r->n_output : most;
     }
-    if (!suite_check(suite,
-                     answer_together(d, n, ids, lengths, most, together, &err) == STATUS_OK,
+    if (!suite_check(suite, answer_together(d, n, ids, lengths, most, together, &err) == STATUS_OK,
                      "%s: %s", label, err.message))
         return;
     for (uint32_t i = 0; i < n; i++) {
@@ -460,8 +459,7 @@ static void pebble(struct suite *suite, const json_t *prompts, const char *file,
                                   .max_rows = 1536,
                                   .max_context = PEBBLE_CONTEXT};
     if (suite_check(suite, model_open(path, &model, &err) == STATUS_OK, "%s", err.message) &&
-        suite_check(suite,
-                    drive_open(&drive, &config, model_program(model), &err) == STATUS_OK,
+        suite_check(suite, drive_open(&drive, &config, model_program(model), &err) == STATUS_OK,
                     "%s: %s", label, err.message)) {
         uint32_t width = 1;
         for (size_t at = 0; at < json_array_size(prompts);) {

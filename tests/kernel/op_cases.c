@@ -33,7 +33,8 @@ struct runner {
     const struct op_cases_config *config;
     struct op_cases_result total, op;
     const char *op_name;
-    double op_error, op_share; /* largest row error of the operation, as it is and by its tolerance */
+    double op_error,
+        op_share; /* largest row error of the operation, as it is and by its tolerance */
     uint64_t seed;
 };
 
@@ -129,8 +130,9 @@ static const char *mode(const struct op_cases_config *config)
 static void report_failure(const struct runner *r, const char *name, const struct mismatch *m,
                            double allowed)
 {
-    printf("  FAILED %s: %s of sequence %u position %u: error %.3g (largest %.3g), tolerance %.3g\n",
-           name, m->what, m->sequence, m->position, m->error, m->worst, allowed);
+    printf(
+        "  FAILED %s: %s of sequence %u position %u: error %.3g (largest %.3g), tolerance %.3g\n",
+        name, m->what, m->sequence, m->position, m->error, m->worst, allowed);
     (void)r;
 }
 
@@ -311,7 +313,8 @@ static void norm_case(struct runner *r, const struct norm_shape *s)
     program_emit(kit.program, &op, "norm");
     kit_select(&kit, o->out);
     struct script script = rows_script(r, s->rows);
-    snprintf(name, sizeof name, "norm %s %u in groups of %u, weight %u, bias %u, offset %g, rows %u",
+    snprintf(name, sizeof name,
+             "norm %s %u in groups of %u, weight %u, bias %u, offset %g, rows %u",
              s->kind == NORM_RMS ? "rms" : "layer", s->width, s->group, s->weight, s->bias,
              (double)s->offset, s->rows);
     run_case(r, &kit, &script, (struct expected){.steps = 2, .longest_sum = s->group}, name);
@@ -320,10 +323,14 @@ static void norm_case(struct runner *r, const struct norm_shape *s)
 static void norm_cases(struct runner *r)
 {
     static const struct norm_shape shapes[] = {
-        {NORM_RMS, 1, 1, 1, 0, 0.0f, 1, false},      {NORM_RMS, 5, 5, 0, 0, 0.0f, 3, false},
-        {NORM_RMS, 300, 300, 300, 0, 0.0f, 7, true}, {NORM_RMS, 333, 333, 333, 0, 1.0f, 1, false},
-        {NORM_RMS, 96, 24, 24, 0, 0.0f, 5, true},    {NORM_RMS, 96, 24, 96, 0, 1.0f, 5, false},
-        {NORM_RMS, 130, 13, 13, 0, 0.0f, 70, true},  {NORM_LAYER, 2, 2, 2, 2, 0.0f, 4, false},
+        {NORM_RMS, 1, 1, 1, 0, 0.0f, 1, false},
+        {NORM_RMS, 5, 5, 0, 0, 0.0f, 3, false},
+        {NORM_RMS, 300, 300, 300, 0, 0.0f, 7, true},
+        {NORM_RMS, 333, 333, 333, 0, 1.0f, 1, false},
+        {NORM_RMS, 96, 24, 24, 0, 0.0f, 5, true},
+        {NORM_RMS, 96, 24, 96, 0, 1.0f, 5, false},
+        {NORM_RMS, 130, 13, 13, 0, 0.0f, 70, true},
+        {NORM_LAYER, 2, 2, 2, 2, 0.0f, 4, false},
         {NORM_LAYER, 257, 257, 257, 257, 0.0f, 6, false},
         {NORM_LAYER, 96, 32, 32, 96, 0.0f, 3, true},
         {NORM_LAYER, 1030, 1030, 0, 0, 0.0f, 2, false},
@@ -616,8 +623,8 @@ static void attention_case(struct runner *r, const struct attention_shape *s)
     o->sinks = s->sinks ? kit_vector(&kit, "sinks", TENSOR_F32, s->heads, 1.0f, 0.5f) : NO_WEIGHT;
     program_emit(kit.program, &op, "attention");
     kit_select(&kit, o->out);
-    struct script script = s->span ? span_script(r, s->page_tokens, s->embeddings)
-                                   : mixed_script(r, s->page_tokens);
+    struct script script =
+        s->span ? span_script(r, s->page_tokens, s->embeddings) : mixed_script(r, s->page_tokens);
     snprintf(name, sizeof name, "attention %s: %u/%u heads of %u/%u, window %u, pages of %u",
              s->name, s->heads, s->kv_heads, s->k_dim, s->v_dim, s->window, s->page_tokens);
     struct expected expected = {.steps = 5, .reads = 1, .longest_sum = s->k_dim + 72};
@@ -625,46 +632,169 @@ static void attention_case(struct runner *r, const struct attention_shape *s)
 }
 
 static const struct attention_shape attention_shapes[] = {
-    {.name = "smallest", .heads = 1, .kv_heads = 1, .k_dim = 2, .v_dim = 1,
-     .style = ROPE_HALVES, .rope_dims = 2, .magnitude = 1.0f, .page_tokens = 1, .layers = 1},
-    {.name = "plain", .heads = 4, .kv_heads = 4, .k_dim = 32, .v_dim = 32,
-     .style = ROPE_HALVES, .rope_dims = 32, .magnitude = 1.0f, .page_tokens = 16, .layers = 2},
-    {.name = "grouped, pairs", .heads = 6, .kv_heads = 2, .k_dim = 64, .v_dim = 64,
-     .style = ROPE_PAIRS, .rope_dims = 64, .magnitude = 1.0f, .page_tokens = 8, .layers = 1},
-    {.name = "one key head, partial", .heads = 5, .kv_heads = 1, .k_dim = 24, .v_dim = 40,
-     .style = ROPE_HALVES, .rope_dims = 10, .magnitude = 1.25f, .page_tokens = 4, .layers = 3},
-    {.name = "partial pairs", .heads = 2, .kv_heads = 2, .k_dim = 18, .v_dim = 14,
-     .style = ROPE_PAIRS, .rope_dims = 6, .magnitude = 0.5f, .page_tokens = 32, .layers = 1},
-    {.name = "no rotation", .heads = 3, .kv_heads = 3, .k_dim = 20, .v_dim = 20,
-     .style = ROPE_NONE, .magnitude = 1.0f, .page_tokens = 2, .layers = 1},
-    {.name = "window", .heads = 4, .kv_heads = 2, .k_dim = 32, .v_dim = 32,
-     .style = ROPE_HALVES, .rope_dims = 32, .window = 9, .magnitude = 1.0f, .page_tokens = 4,
+    {.name = "smallest",
+     .heads = 1,
+     .kv_heads = 1,
+     .k_dim = 2,
+     .v_dim = 1,
+     .style = ROPE_HALVES,
+     .rope_dims = 2,
+     .magnitude = 1.0f,
+     .page_tokens = 1,
+     .layers = 1},
+    {.name = "plain",
+     .heads = 4,
+     .kv_heads = 4,
+     .k_dim = 32,
+     .v_dim = 32,
+     .style = ROPE_HALVES,
+     .rope_dims = 32,
+     .magnitude = 1.0f,
+     .page_tokens = 16,
      .layers = 2},
-    {.name = "window of one", .heads = 2, .kv_heads = 1, .k_dim = 16, .v_dim = 16,
-     .style = ROPE_HALVES, .rope_dims = 16, .window = 1, .magnitude = 1.0f, .page_tokens = 2,
+    {.name = "grouped, pairs",
+     .heads = 6,
+     .kv_heads = 2,
+     .k_dim = 64,
+     .v_dim = 64,
+     .style = ROPE_PAIRS,
+     .rope_dims = 64,
+     .magnitude = 1.0f,
+     .page_tokens = 8,
      .layers = 1},
-    {.name = "soft cap", .heads = 2, .kv_heads = 1, .k_dim = 48, .v_dim = 48,
-     .style = ROPE_HALVES, .rope_dims = 48, .softcap = 1.5f, .magnitude = 1.0f, .page_tokens = 8,
+    {.name = "one key head, partial",
+     .heads = 5,
+     .kv_heads = 1,
+     .k_dim = 24,
+     .v_dim = 40,
+     .style = ROPE_HALVES,
+     .rope_dims = 10,
+     .magnitude = 1.25f,
+     .page_tokens = 4,
+     .layers = 3},
+    {.name = "partial pairs",
+     .heads = 2,
+     .kv_heads = 2,
+     .k_dim = 18,
+     .v_dim = 14,
+     .style = ROPE_PAIRS,
+     .rope_dims = 6,
+     .magnitude = 0.5f,
+     .page_tokens = 32,
      .layers = 1},
-    {.name = "sinks, window", .heads = 8, .kv_heads = 2, .k_dim = 16, .v_dim = 16,
-     .style = ROPE_HALVES, .rope_dims = 16, .window = 20, .sinks = true, .magnitude = 1.0f,
-     .page_tokens = 8, .layers = 1},
-    {.name = "long heads", .heads = 2, .kv_heads = 1, .k_dim = 256, .v_dim = 256,
-     .style = ROPE_HALVES, .rope_dims = 256, .magnitude = 1.0f, .page_tokens = 16, .layers = 1},
-    {.name = "longer than a tile", .heads = 2, .kv_heads = 2, .k_dim = 290, .v_dim = 270,
-     .style = ROPE_PAIRS, .rope_dims = 64, .magnitude = 1.0f, .page_tokens = 4, .layers = 1},
-    {.name = "image axes", .heads = 2, .kv_heads = 1, .k_dim = 32, .v_dim = 32,
-     .style = ROPE_HALVES, .rope_dims = 32, .sections = {4, 6, 6}, .magnitude = 1.0f,
-     .page_tokens = 8, .layers = 1},
+    {.name = "no rotation",
+     .heads = 3,
+     .kv_heads = 3,
+     .k_dim = 20,
+     .v_dim = 20,
+     .style = ROPE_NONE,
+     .magnitude = 1.0f,
+     .page_tokens = 2,
+     .layers = 1},
+    {.name = "window",
+     .heads = 4,
+     .kv_heads = 2,
+     .k_dim = 32,
+     .v_dim = 32,
+     .style = ROPE_HALVES,
+     .rope_dims = 32,
+     .window = 9,
+     .magnitude = 1.0f,
+     .page_tokens = 4,
+     .layers = 2},
+    {.name = "window of one",
+     .heads = 2,
+     .kv_heads = 1,
+     .k_dim = 16,
+     .v_dim = 16,
+     .style = ROPE_HALVES,
+     .rope_dims = 16,
+     .window = 1,
+     .magnitude = 1.0f,
+     .page_tokens = 2,
+     .layers = 1},
+    {.name = "soft cap",
+     .heads = 2,
+     .kv_heads = 1,
+     .k_dim = 48,
+     .v_dim = 48,
+     .style = ROPE_HALVES,
+     .rope_dims = 48,
+     .softcap = 1.5f,
+     .magnitude = 1.0f,
+     .page_tokens = 8,
+     .layers = 1},
+    {.name = "sinks, window",
+     .heads = 8,
+     .kv_heads = 2,
+     .k_dim = 16,
+     .v_dim = 16,
+     .style = ROPE_HALVES,
+     .rope_dims = 16,
+     .window = 20,
+     .sinks = true,
+     .magnitude = 1.0f,
+     .page_tokens = 8,
+     .layers = 1},
+    {.name = "long heads",
+     .heads = 2,
+     .kv_heads = 1,
+     .k_dim = 256,
+     .v_dim = 256,
+     .style = ROPE_HALVES,
+     .rope_dims = 256,
+     .magnitude = 1.0f,
+     .page_tokens = 16,
+     .layers = 1},
+    {.name = "longer than a tile",
+     .heads = 2,
+     .kv_heads = 2,
+     .k_dim = 290,
+     .v_dim = 270,
+     .style = ROPE_PAIRS,
+     .rope_dims = 64,
+     .magnitude = 1.0f,
+     .page_tokens = 4,
+     .layers = 1},
+    {.name = "image axes",
+     .heads = 2,
+     .kv_heads = 1,
+     .k_dim = 32,
+     .v_dim = 32,
+     .style = ROPE_HALVES,
+     .rope_dims = 32,
+     .sections = {4, 6, 6},
+     .magnitude = 1.0f,
+     .page_tokens = 8,
+     .layers = 1},
 };
 #define N_ATTENTION_SHAPES (sizeof attention_shapes / sizeof *attention_shapes)
 
 static const struct attention_shape span_shapes[] = {
-    {.name = "span", .heads = 4, .kv_heads = 2, .k_dim = 32, .v_dim = 32, .style = ROPE_HALVES,
-     .rope_dims = 32, .span = true, .magnitude = 1.0f, .page_tokens = 4, .layers = 1},
-    {.name = "span, window, embedding rows", .heads = 2, .kv_heads = 2, .k_dim = 24, .v_dim = 24,
-     .style = ROPE_HALVES, .rope_dims = 24, .window = 16, .span = true, .embeddings = true,
-     .magnitude = 1.0f, .page_tokens = 8, .layers = 2},
+    {.name = "span",
+     .heads = 4,
+     .kv_heads = 2,
+     .k_dim = 32,
+     .v_dim = 32,
+     .style = ROPE_HALVES,
+     .rope_dims = 32,
+     .span = true,
+     .magnitude = 1.0f,
+     .page_tokens = 4,
+     .layers = 1},
+    {.name = "span, window, embedding rows",
+     .heads = 2,
+     .kv_heads = 2,
+     .k_dim = 24,
+     .v_dim = 24,
+     .style = ROPE_HALVES,
+     .rope_dims = 24,
+     .window = 16,
+     .span = true,
+     .embeddings = true,
+     .magnitude = 1.0f,
+     .page_tokens = 8,
+     .layers = 2},
 };
 
 static void sequence_cases(struct runner *r)
@@ -706,8 +836,7 @@ static void moe_case(struct runner *r, const struct moe_shape *s)
     struct op_route *t = &op.u.route;
     t->in = rows;
     t->out = kit_buffer(&kit, "route", 2 * s->k);
-    t->weight =
-        kit_matrix(&kit, "router", TENSOR_F32, 1, s->experts, in, 4.0f / sqrtf((float)in));
+    t->weight = kit_matrix(&kit, "router", TENSOR_F32, 1, s->experts, in, 4.0f / sqrtf((float)in));
     t->bias = s->biases ? kit_vector(&kit, "rb", TENSOR_F32, s->experts, 0.0f, 0.5f) : NO_WEIGHT;
     t->score_bias =
         s->biases ? kit_vector(&kit, "sb", TENSOR_F32, s->experts, 0.0f, 0.3f) : NO_WEIGHT;
@@ -846,8 +975,8 @@ static struct view layer(struct kit *kit, struct view rows, const struct attenti
     program_emit(kit->program, &op, "norm");
     op = (struct op){.kind = OP_LINEAR};
     op.u.linear = (struct op_linear){.in = normed, .out = qkv, .residual = VIEW_NONE};
-    op.u.linear.weight = kit_matrix(kit, "qkv", TENSOR_BF16, 1, qkv.width, width,
-                                    2.0f / sqrtf((float)width));
+    op.u.linear.weight =
+        kit_matrix(kit, "qkv", TENSOR_BF16, 1, qkv.width, width, 2.0f / sqrtf((float)width));
     op.u.linear.bias = NO_WEIGHT;
     op.u.linear.scale = 1.0f;
     program_emit(kit->program, &op, "qkv");
@@ -878,10 +1007,8 @@ static struct view layer(struct kit *kit, struct view rows, const struct attenti
 
 static void conv_between(struct kit *kit, struct view rows)
 {
-    struct state_group group = {.name = "conv",
-                                .kind = GROUP_RECURRENT,
-                                .n_layers = 1,
-                                .state_floats = 2 * rows.width};
+    struct state_group group = {
+        .name = "conv", .kind = GROUP_RECURRENT, .n_layers = 1, .state_floats = 2 * rows.width};
     struct view mixed = kit_buffer(kit, "mixed", rows.width);
     struct op op = {.kind = OP_CONV};
     op.u.conv = (struct op_conv){.in = rows, .out = mixed, .bias = NO_WEIGHT, .taps = 3};
@@ -895,12 +1022,23 @@ static void conv_between(struct kit *kit, struct view rows)
 
 void op_cases_build_model(struct kit *kit)
 {
-    static const struct attention_shape first = {
-        .heads = 4, .kv_heads = 2, .k_dim = 24, .v_dim = 24, .style = ROPE_HALVES,
-        .rope_dims = 24, .magnitude = 1.0f, .layers = 1};
-    static const struct attention_shape second = {
-        .heads = 3, .kv_heads = 1, .k_dim = 16, .v_dim = 32, .style = ROPE_PAIRS,
-        .rope_dims = 8, .window = 11, .magnitude = 1.0f, .layers = 2};
+    static const struct attention_shape first = {.heads = 4,
+                                                 .kv_heads = 2,
+                                                 .k_dim = 24,
+                                                 .v_dim = 24,
+                                                 .style = ROPE_HALVES,
+                                                 .rope_dims = 24,
+                                                 .magnitude = 1.0f,
+                                                 .layers = 1};
+    static const struct attention_shape second = {.heads = 3,
+                                                  .kv_heads = 1,
+                                                  .k_dim = 16,
+                                                  .v_dim = 32,
+                                                  .style = ROPE_PAIRS,
+                                                  .rope_dims = 8,
+                                                  .window = 11,
+                                                  .magnitude = 1.0f,
+                                                  .layers = 2};
     struct view rows = kit_embed(kit, 60);
     rows = layer(kit, rows, &first);
     conv_between(kit, rows);
@@ -944,8 +1082,8 @@ static void model_cases(struct runner *r)
         op_cases_build_model(&kit);
         struct script script = mixed_script(r, page);
         snprintf(name, sizeof name, "model of two layers, pages of %u", page);
-        run_case(r, &kit, &script,
-                 (struct expected){.steps = 24, .reads = 2, .longest_sum = 128}, name);
+        run_case(r, &kit, &script, (struct expected){.steps = 24, .reads = 2, .longest_sum = 128},
+                 name);
     }
     end_op(r);
 }

@@ -43,7 +43,8 @@ struct op_cases_config {
 
 struct op_cases_result {
     uint32_t passed, failed;
-    uint32_t unsupported; /* place() or allocate() said STATUS_UNSUPPORTED; printed with its reason */
+    uint32_t
+        unsupported; /* place() or allocate() said STATUS_UNSUPPORTED; printed with its reason */
 };
 
 /* Float32 everywhere, one thread per core. */

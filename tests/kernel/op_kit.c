@@ -251,8 +251,8 @@ struct player {
     struct layout layout;
     uint32_t *free_pages; /* shuffled; taken from the front */
     uint32_t next_page;
-    uint32_t *pages;  /* [n_slots, slot_pages]: our copy of the tables */
-    uint8_t *poison;  /* one page */
+    uint32_t *pages;               /* [n_slots, slot_pages]: our copy of the tables */
+    uint8_t *poison;               /* one page */
     uint8_t states[KIT_SLOTS_MAX]; /* state slot that holds the current state */
     struct step *steps[2];
     struct run_result *out;
@@ -338,8 +338,7 @@ static enum status load(struct player *p, const struct backend_config *config)
                                      .max_masks = 1,
                                      .n_vocab = program->n_vocab};
     if (status == STATUS_OK)
-        status =
-            p->api->allocate(p->backend, &p->layout, program->n_context, &sampling, p->err);
+        status = p->api->allocate(p->backend, &p->layout, program->n_context, &sampling, p->err);
     for (uint32_t i = 0; i < p->layout.n_pages && status == STATUS_OK; i++)
         status = p->api->write_page(p->backend, i, p->poison, p->err);
     return status;
@@ -379,9 +378,8 @@ static enum status extend(struct player *p, struct step *step, const struct scri
                     return error_set(p->err, STATUS_INTERNAL, "kit: too many table writes");
             continue;
         }
-        uint32_t visible = group->window && s->first + 1 > group->window
-                               ? s->first + 1 - group->window
-                               : 0;
+        uint32_t visible =
+            group->window && s->first + 1 > group->window ? s->first + 1 - group->window : 0;
         for (uint32_t i = 0; i <= (s->first + s->n - 1) / group->tokens_per_page; i++) {
             if (!take_page(p, step, s->slot, g, i))
                 return error_set(p->err, STATUS_INTERNAL, "kit: too many table writes");
@@ -396,15 +394,13 @@ static enum status extend(struct player *p, struct step *step, const struct scri
     return STATUS_OK;
 }
 
-static void fill_embeddings(const struct player *p, struct step *step,
-                            const struct script_slice *s)
+static void fill_embeddings(const struct player *p, struct step *step, const struct script_slice *s)
 {
     float *rows = (float *)(void *)((char *)step + step->embeddings_at);
     for (uint32_t i = 0; i < s->n; i++, step->n_embeddings++)
         for (uint32_t c = 0; c < p->kit->width; c++)
-            rows[(size_t)step->n_embeddings * p->kit->width + c] =
-                unit(hash3(p->script->seed ^ 0x656d62, s->sequence,
-                           (uint64_t)(s->first + i) << 32 | c));
+            rows[(size_t)step->n_embeddings * p->kit->width + c] = unit(
+                hash3(p->script->seed ^ 0x656d62, s->sequence, (uint64_t)(s->first + i) << 32 | c));
 }
 
 /* Axes past the first get positions of their own, as images do. */
@@ -440,8 +436,7 @@ static enum status add_slice(struct player *p, struct step *step, const struct s
     if (s->n > KIT_CONTEXT)
         return error_set(p->err, STATUS_INTERNAL, "kit: a slice of %u rows", s->n);
     for (uint32_t i = 0; i < s->n; i++)
-        tokens[i] =
-            script_token(p->script, s->sequence, s->first + i, p->kit->program->n_vocab);
+        tokens[i] = script_token(p->script, s->sequence, s->first + i, p->kit->program->n_vocab);
     uint32_t first_row = step->n_rows;
     if (!step_add_slice(step, &slice, tokens))
         return error_set(p->err, STATUS_INTERNAL, "kit: the step is full");
@@ -497,8 +492,8 @@ static enum status read_results(struct player *p, const struct pending *pending)
         return no_memory(p->err);
     enum status status = p->api->wait(p->backend, pending->ticket, p->err);
     if (status == STATUS_OK)
-        status = read_part(p, pending, RESULT_HIDDEN, pending->n_outputs, out->hidden_width,
-                           hidden);
+        status =
+            read_part(p, pending, RESULT_HIDDEN, pending->n_outputs, out->hidden_width, hidden);
     if (status == STATUS_OK && pending->n_logits)
         status = read_part(p, pending, RESULT_LOGITS, pending->n_logits, out->n_vocab, logits);
     for (uint32_t i = 0; i < pending->n_outputs; i++) {
@@ -518,8 +513,8 @@ static bool slot_seen(const struct script *script, uint32_t from, uint32_t to, u
 }
 
 /* Builds and submits the step that begins at slice *at. */
-static enum status play_step(struct player *p, uint32_t *at, uint32_t first_row,
-                             struct step *step, struct pending *pending)
+static enum status play_step(struct player *p, uint32_t *at, uint32_t first_row, struct step *step,
+                             struct pending *pending)
 {
     const struct script *script = p->script;
     uint32_t begin = *at, number = script->slices[begin].step, row = first_row;

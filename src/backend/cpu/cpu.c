@@ -186,13 +186,11 @@ static enum status check_inputs(const struct cpu_run *run, const struct slice *s
         for (uint32_t i = 0; i < program->n_ops; i++)
             if (program->ops[i].kind == OP_EMBED &&
                 program->ops[i].u.embed.out.width != run->step->limits.embedding_width)
-                return error_set(err, STATUS_INTERNAL,
-                                 "slice %u: embedding rows are %u wide, the program's %u", index,
-                                 run->step->limits.embedding_width,
-                                 program->ops[i].u.embed.out.width);
-    if (slice->input == INPUT_SAMPLED &&
-        (!run->sampled || slice->input_offset > run->sampled->n ||
-         slice->n_rows > run->sampled->n - slice->input_offset))
+                return error_set(
+                    err, STATUS_INTERNAL, "slice %u: embedding rows are %u wide, the program's %u",
+                    index, run->step->limits.embedding_width, program->ops[i].u.embed.out.width);
+    if (slice->input == INPUT_SAMPLED && (!run->sampled || slice->input_offset > run->sampled->n ||
+                                          slice->n_rows > run->sampled->n - slice->input_offset))
         return error_set(err, STATUS_INTERNAL, "slice %u: sampled tokens %u+%u of %u", index,
                          slice->input_offset, slice->n_rows, run->sampled ? run->sampled->n : 0);
     return STATUS_OK;
@@ -277,8 +275,8 @@ static enum status cpu_read_rows(struct backend *base, struct loaded_program *pr
     if (n == 0)
         return STATUS_OK;
     const struct buffer *buffer = &program->program->buffers[id];
-    const float *from = bank->words + buffer->offset * program->limits.max_outputs +
-                        (size_t)first * buffer->width;
+    const float *from =
+        bank->words + buffer->offset * program->limits.max_outputs + (size_t)first * buffer->width;
     memcpy(out, from, (size_t)n * buffer->width * sizeof *out);
     return STATUS_OK;
 }

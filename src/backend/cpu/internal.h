@@ -46,9 +46,9 @@ struct loaded_program {
     const struct program *program;
     struct placed_weight *const *placed;
     struct step_limits limits;
-    float *step_words; /* owned, [step_row_words * max_rows] */
-    float *scores;     /* owned, [max_rows, experts]: router logits; NULL without routers */
-    struct op_plan *plans; /* owned, one per operation */
+    float *step_words;        /* owned, [step_row_words * max_rows] */
+    float *scores;            /* owned, [max_rows, experts]: router logits; NULL without routers */
+    struct op_plan *plans;    /* owned, one per operation */
     struct rope_table *ropes; /* owned, n_ropes */
     uint32_t n_ropes;
     struct result_bank banks[RESULT_BANKS];
@@ -84,7 +84,7 @@ struct cpu_backend {
     uint8_t *draw_scratch;     /* owned, [n_threads, draw_scratch_bytes] */
     size_t draw_scratch_bytes; /* for one row of logits */
     size_t scratch_words;      /* per thread, the most that a loaded program needs */
-    float *scratch;       /* owned, [n_threads, scratch_words] */
+    float *scratch;            /* owned, [n_threads, scratch_words] */
     uint64_t last_ticket;
     struct loaded_program *last_step_program; /* what sample() draws from */
 };

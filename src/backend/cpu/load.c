@@ -107,9 +107,9 @@ static enum status plan_rope(struct loaded_program *p, const struct op_rope_kv *
             return STATUS_OK;
         }
     struct rope_table *table = &p->ropes[p->n_ropes];
-    *table = (struct rope_table){.op = op,
-                                 .turns = cpu_memory((uint64_t)p->limits.max_rows * op->rope_dims,
-                                                     sizeof *table->turns)};
+    *table = (struct rope_table){
+        .op = op,
+        .turns = cpu_memory((uint64_t)p->limits.max_rows * op->rope_dims, sizeof *table->turns)};
     if (!table->turns)
         return error_set(err, STATUS_MEMORY, "out of memory for rotations of %u rows",
                          p->limits.max_rows);
@@ -118,8 +118,8 @@ static enum status plan_rope(struct loaded_program *p, const struct op_rope_kv *
     return STATUS_OK;
 }
 
-static enum status plan_conv(struct loaded_program *p, const struct op_conv *op,
-                             const char *label, struct op_plan *plan, struct error *err)
+static enum status plan_conv(struct loaded_program *p, const struct op_conv *op, const char *label,
+                             struct op_plan *plan, struct error *err)
 {
     const struct placed_weight *placed = p->placed[op->weight];
     uint32_t width = op->in.width;

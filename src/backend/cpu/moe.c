@@ -165,11 +165,10 @@ static void hidden_unit(const struct cpu_run *run, const struct op_experts *op, 
     rows = matrix_rows(up, expert, first, columns);
     up->kernel->dots(&rows, x, n, ups);
     for (uint32_t m = 0; m < n; m++) {
-        float *hidden = run_row(run, op->hidden, pairs[m] / op->k) +
-                        (size_t)(pairs[m] % op->k) * ff + first;
+        float *hidden =
+            run_row(run, op->hidden, pairs[m] / op->k) + (size_t)(pairs[m] % op->k) * ff + first;
         for (uint32_t c = 0; c < columns; c++)
-            hidden[c] =
-                activate(op->act, gates[m * KERNEL_ROWS + c]) * ups[m * KERNEL_ROWS + c];
+            hidden[c] = activate(op->act, gates[m * KERNEL_ROWS + c]) * ups[m * KERNEL_ROWS + c];
     }
 }
 
@@ -205,8 +204,7 @@ static void collect_block(const struct cpu_run *run, const struct op_experts *op
             const uint32_t *pairs = g->pairs + p;
             const float *x[KERNEL_X];
             for (uint32_t m = 0; m < n; m++)
-                x[m] = run_row(run, op->hidden, pairs[m] / op->k) +
-                       (size_t)(pairs[m] % op->k) * ff;
+                x[m] = run_row(run, op->hidden, pairs[m] / op->k) + (size_t)(pairs[m] % op->k) * ff;
             struct kernel_rows rows = matrix_rows(down, e, first, columns);
             down->kernel->dots(&rows, x, n, sums);
             for (uint32_t m = 0; m < n; m++)
@@ -229,9 +227,8 @@ void cpu_experts(const struct worker *w, const struct op_experts *op)
         collect_block(run, op, &g, first, columns);
         for (uint32_t row = 0; row < n; row++) {
             const float *weights = run_row(run, op->route, row) + op->k;
-            const float *residual = op->residual.buffer == NO_BUFFER
-                                        ? NULL
-                                        : run_row(run, op->residual, row) + first;
+            const float *residual =
+                op->residual.buffer == NO_BUFFER ? NULL : run_row(run, op->residual, row) + first;
             float *out = run_row(run, op->out, row) + first;
             for (uint32_t c = 0; c < columns; c++) {
                 float sum = 0.0f;

@@ -180,6 +180,5 @@ void cpu_select(const struct worker *w, const struct op_select *op)
     struct share share = worker_share(w, run->step->n_outputs);
     for (uint64_t i = share.begin; i < share.end; i++)
         memcpy(run_row(run, op->out, (uint32_t)i),
-               run_row(run, op->in, step_outputs(run->step)[i].row),
-               op->out.width * sizeof(float));
+               run_row(run, op->in, step_outputs(run->step)[i].row), op->out.width * sizeof(float));
 }

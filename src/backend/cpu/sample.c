@@ -50,8 +50,7 @@ static void draw_row(const struct draw *d, uint32_t index, void *scratch)
     int32_t *history = backend->history + (size_t)row->slot * backend->history_capacity;
     struct sampling_input in = {
         .logits = d->logits + row->output * d->stride,
-        .mask =
-            row->mask_offset == NO_MASK ? NULL : sample_step_masks(d->step) + row->mask_offset,
+        .mask = row->mask_offset == NO_MASK ? NULL : sample_step_masks(d->step) + row->mask_offset,
         .bias_ids = sample_step_bias_ids(d->step),
         .bias_values = sample_step_bias_values(d->step),
         .history = history,
@@ -106,9 +105,9 @@ static enum status check_step(const struct cpu_backend *backend,
         step->limits.n_vocab != backend->sampling.n_vocab)
         return error_set(err, STATUS_INTERNAL, "the sample step was made for other limits");
     if (program->program->n_vocab != backend->sampling.n_vocab)
-        return error_set(err, STATUS_INTERNAL, "program %s has %u logits, sampling was sized for %u",
-                         program->program->name, program->program->n_vocab,
-                         backend->sampling.n_vocab);
+        return error_set(
+            err, STATUS_INTERNAL, "program %s has %u logits, sampling was sized for %u",
+            program->program->name, program->program->n_vocab, backend->sampling.n_vocab);
     for (uint32_t i = 0; i < step->n_history_writes; i++) {
         struct history_write w = sample_step_history(step)[i];
         if (w.slot >= backend->layout.n_slots || w.position >= backend->history_capacity)

@@ -161,8 +161,7 @@ __device__ inline void dots_of(const uint8_t *row, uint32_t n, const float *in, 
 
 template <typename T>
 __device__ inline void warp_dots(const struct device_weight &w, uint32_t part, uint32_t row,
-                                 const float *in, uint32_t stride, uint32_t rows,
-                                 T sums[ROW_TILE])
+                                 const float *in, uint32_t stride, uint32_t rows, T sums[ROW_TILE])
 {
     const uint8_t *bytes = weight_row(w, part, row);
     switch (w.type) {

@@ -54,7 +54,7 @@ struct cuda_run {
     const struct sample_result *sampled; /* tokens for INPUT_SAMPLED; NULL before the first draw */
     uint32_t n_rows, n_slices, n_outputs, n_logits, n_table_writes;
     uint32_t kv_type;
-    const struct program *program; /* host */
+    const struct program *program;       /* host */
     const struct device_weight *weights; /* host array, one per weight of the program */
     float *step_words, *output_words;
     struct step_limits limits;

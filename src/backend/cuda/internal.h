@@ -82,10 +82,10 @@ struct cuda_backend {
     struct staging upload;                          /* for place(); until allocate() */
     bool allocated;
     struct layout layout;
-    uint32_t *tables;         /* host copy, to check steps against */
-    struct device_pool pool;  /* device addresses */
+    uint32_t *tables;                /* host copy, to check steps against */
+    struct device_pool pool;         /* device addresses */
     struct device_pool *device_pool; /* the same in device memory */
-    int32_t *history;         /* device, [n_slots, history_capacity] */
+    int32_t *history;                /* device, [n_slots, history_capacity] */
     uint32_t history_capacity;
     struct cuda_sampler sampler;
 };

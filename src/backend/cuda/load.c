@@ -206,8 +206,8 @@ static enum status allocate_sampler(struct cuda_backend *backend,
     if (s->step_bytes == 0)
         return error_set(err, STATUS_LIMIT, "cuda: a sample step of %u rows is too large",
                          limits->max_rows);
-    enum status status = cuda_device_memory(backend, s->step_bytes, 1, "a sample step", &memory,
-                                            err);
+    enum status status =
+        cuda_device_memory(backend, s->step_bytes, 1, "a sample step", &memory, err);
     s->step = memory;
     for (int i = 0; i < BACKEND_IN_FLIGHT && status == STATUS_OK; i++)
         status = cuda_pinned_memory(s->step_bytes, "memory for copying a sample step",
@@ -224,8 +224,8 @@ static enum status allocate_sampler(struct cuda_backend *backend,
         status = cuda_device_memory(backend, limits->max_rows, size, "drawn tokens", &memory, err);
         s->banks[i].device = memory;
         if (status == STATUS_OK)
-            status = cuda_pinned_memory(limits->max_rows * size, "memory for drawn tokens",
-                                        &memory, err);
+            status = cuda_pinned_memory(limits->max_rows * size, "memory for drawn tokens", &memory,
+                                        err);
         s->banks[i].host = status == STATUS_OK ? memory : NULL;
     }
     return status;
@@ -257,9 +257,9 @@ static enum status allocate_pool(struct cuda_backend *backend, struct error *err
     }
     if (status != STATUS_OK)
         return status;
-    return cuda_status(cudaMemcpy(memory, &backend->pool, sizeof backend->pool,
-                                  cudaMemcpyHostToDevice),
-                       "copying the page pool's geometry", err);
+    return cuda_status(
+        cudaMemcpy(memory, &backend->pool, sizeof backend->pool, cudaMemcpyHostToDevice),
+        "copying the page pool's geometry", err);
 }
 
 enum status cuda_allocate(struct backend *base, const struct layout *layout,
@@ -395,9 +395,10 @@ void cuda_describe(struct backend *base, struct loaded_program *program, uint32_
     case OP_ROPE_KV:
     case OP_ATTENTION:
         if (backend->allocated)
-            buf_printf(out, " kv %s", backend->layout.kv_type == TENSOR_F32   ? "f32"
-                                      : backend->layout.kv_type == TENSOR_F16 ? "f16"
-                                                                              : "bf16");
+            buf_printf(out, " kv %s",
+                       backend->layout.kv_type == TENSOR_F32   ? "f32"
+                       : backend->layout.kv_type == TENSOR_F16 ? "f16"
+                                                               : "bf16");
         break;
     case OP_NORM:
     case OP_CONV:

@@ -165,8 +165,8 @@ extern "C" cudaError_t cuda_experts(const struct cuda_run *run, const struct op_
         return cudaSuccess;
     uint64_t hidden = (uint64_t)a.in.n_rows * a.k * a.ff;
     uint64_t outputs = (uint64_t)a.in.n_rows * a.out.width;
-    experts_hidden_kernel<<<blocks_for(hidden, WARPS_PER_BLOCK), BLOCK_THREADS, 0,
-                            run->stream>>>(a);
+    experts_hidden_kernel<<<blocks_for(hidden, WARPS_PER_BLOCK), BLOCK_THREADS, 0, run->stream>>>(
+        a);
     cudaError_t error = cudaGetLastError();
     if (error != cudaSuccess)
         return error;

@@ -14,8 +14,7 @@ __device__ static uint32_t row_token(const struct step *step, const struct slice
                                      uint32_t n_vocab)
 {
     uint32_t index = slice->input_offset + (row - slice->first_row);
-    int32_t token =
-        slice->input == INPUT_SAMPLED ? sampled[index].token : step_tokens(step)[index];
+    int32_t token = slice->input == INPUT_SAMPLED ? sampled[index].token : step_tokens(step)[index];
     return token < 0 || (uint32_t)token >= n_vocab ? 0 : (uint32_t)token;
 }
 

@@ -40,7 +40,8 @@ __device__ static int32_t block_argmax(const float *values, uint32_t n)
         float other = best_value[threadIdx.x + span];
         int32_t other_id = best_id[threadIdx.x + span];
         float mine = best_value[threadIdx.x];
-        if (other > mine || (other == mine && (uint32_t)other_id < (uint32_t)best_id[threadIdx.x])) {
+        if (other > mine ||
+            (other == mine && (uint32_t)other_id < (uint32_t)best_id[threadIdx.x])) {
             best_value[threadIdx.x] = other;
             best_id[threadIdx.x] = other_id;
         }

@@ -235,8 +235,7 @@ template <typename CELL> __global__ void attention_kernel(struct attention_args 
     const struct group_layout *g = &a.pool->layout.groups[a.group];
     const struct slice *slice = step_slices(a.step) + step_row_slice(a.step)[row];
     uint32_t position = step_row_position(a.step, row);
-    uint32_t end =
-        slice->mask == MASK_SPAN ? slice->first_position + slice->n_rows : position + 1;
+    uint32_t end = slice->mask == MASK_SPAN ? slice->first_position + slice->n_rows : position + 1;
     uint32_t begin = a.window && position + 1 > a.window ? position + 1 - a.window : 0;
     uint32_t kv_head = head / (a.n_heads / a.n_kv_heads);
 

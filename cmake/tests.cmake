@@ -46,6 +46,12 @@ foreach(label kernel golden sched)
     endforeach()
 endforeach()
 
+# The program as a user meets it.
+if(TARGET sluice)
+    sluice_test(tests/cli/test_cli.c cli)
+    add_dependencies(test_cli sluice)
+endif()
+
 # The example embeds the engine as anybody would: through libsluice.a and include/sluice.h.
 add_executable(example_chat examples/chat.c)
 target_link_libraries(example_chat PRIVATE libsluice)

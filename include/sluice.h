@@ -139,6 +139,11 @@ enum {
     SLUICE_SET_PRESENCE_PENALTY = 1 << 6,
     SLUICE_SET_FREQUENCY_PENALTY = 1 << 7,
     SLUICE_SET_SEED = 1 << 8,
+    SLUICE_SET_TYPICAL_P = 1 << 9,
+    SLUICE_SET_TOP_N_SIGMA = 1 << 10,
+    SLUICE_SET_XTC = 1 << 11,      /* probability and threshold */
+    SLUICE_SET_DRY = 1 << 12,      /* multiplier; base, allowed_length, last_n where not 0 */
+    SLUICE_SET_MIROSTAT = 1 << 13, /* version; tau and eta where not 0 */
 };
 
 typedef struct sluice_logit_bias {
@@ -159,6 +164,21 @@ typedef struct sluice_sampling {
     uint64_t seed; /* same seed, same prompt: same text */
     const sluice_logit_bias *biases;
     size_t n_biases;
+    float typical_p;   /* 1: off */
+    float top_n_sigma; /* 0: off */
+    float xtc_probability, xtc_threshold;
+    float dry_multiplier; /* 0: off */
+    float dry_base;
+    int32_t dry_allowed_length;
+    int32_t dry_last_n; /* -1: whole context */
+    /* Texts that a repetition does not reach across; NULL: newline, ':', '"', '*'. */
+    const char *const *dry_breakers;
+    size_t n_dry_breakers;
+    int32_t mirostat; /* 0: off; 1, 2 */
+    float mirostat_tau, mirostat_eta;
+    /* Order of the cuts, "top_k;top_p;min_p;temperature"; NULL: top_n_sigma, top_k, typical_p,
+     * top_p, min_p, xtc, temperature. Penalties come before all of them. */
+    const char *order;
 } sluice_sampling;
 
 typedef enum sluice_mode {

@@ -39,7 +39,7 @@ extern "C" {
 
 #define BACKEND_IN_FLIGHT        2
 #define BACKEND_TOP_LOGPROBS_MAX 20
-#define BACKEND_ABI              1 /* raised with any change a plugin can see */
+#define BACKEND_ABI              2 /* raised with any change a plugin can see */
 
 struct backend;
 struct placed_weight;  /* a weight in the layout this hardware likes */
@@ -71,8 +71,9 @@ struct token_logprob {
 
 struct sample_result {
     int32_t token;
-    int32_t failed; /* non-zero: the row had no finite logit; token is then -1 */
-    float logprob;  /* of token, under the raw logits; valid if asked for */
+    int32_t failed;    /* non-zero: the row had no finite logit; token is then -1 */
+    float logprob;     /* of token, under the raw logits; valid if asked for */
+    float mirostat_mu; /* for the sequence's next draw; see sampling_row */
     uint32_t n_top;
     struct token_logprob top[BACKEND_TOP_LOGPROBS_MAX]; /* by falling logprob */
 };

@@ -74,13 +74,25 @@ void sample_step_clear(struct sample_step *step, uint64_t number)
     step->n_rows = step->n_history_writes = step->n_biases = step->n_masks = 0;
 }
 
+/* Copies a mask behind those that are there, which have room for it. */
+static uint32_t add_mask(struct sample_step *step, const uint32_t *mask)
+{
+    if (!mask)
+        return NO_MASK;
+    uint32_t offset = step->n_masks++ * step->mask_words;
+    memcpy((uint32_t *)((char *)step + step->masks_at) + offset, mask,
+           step->mask_words * sizeof *mask);
+    return offset;
+}
+
 bool sample_step_add_row(struct sample_step *step, const struct sample_row *row,
                          const int32_t *bias_ids, const float *bias_values, uint32_t n_biases,
-                         const uint32_t *mask)
+                         const uint32_t *mask, const uint32_t *breakers)
 {
     const struct sample_limits *l = &step->limits;
+    uint32_t n_masks = (mask != NULL) + (breakers != NULL);
     if (step->n_rows == l->max_rows || n_biases > l->max_biases - step->n_biases ||
-        (mask && step->n_masks == l->max_masks))
+        n_masks > l->max_masks - step->n_masks)
         return false;
     char *base = (char *)step;
     struct sample_row *copy = (struct sample_row *)(base + step->rows_at) + step->n_rows;
@@ -94,13 +106,8 @@ bool sample_step_add_row(struct sample_step *step, const struct sample_row *row,
                n_biases * sizeof *bias_values);
         step->n_biases += n_biases;
     }
-    copy->mask_offset = NO_MASK;
-    if (mask) {
-        copy->mask_offset = step->n_masks * step->mask_words;
-        memcpy((uint32_t *)(base + step->masks_at) + copy->mask_offset, mask,
-               step->mask_words * sizeof *mask);
-        step->n_masks++;
-    }
+    copy->mask_offset = add_mask(step, mask);
+    copy->breakers_offset = add_mask(step, breakers);
     step->n_rows++;
     return true;
 }

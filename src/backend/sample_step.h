@@ -36,6 +36,9 @@ struct sample_row {
     uint32_t slot;        /* sequence slot */
     uint32_t position;    /* of the token being drawn */
     uint32_t mask_offset; /* first word in masks, mask_words of them; NO_MASK: all allowed */
+    uint32_t
+        breakers_offset; /* likewise: tokens that no repetition reaches across; NO_MASK: none */
+    uint32_t reserved;
     struct sampling_row parameters;
 };
 
@@ -68,11 +71,11 @@ struct sample_step *sample_step_init(void *buffer, const struct sample_limits *l
 void sample_step_clear(struct sample_step *step, uint64_t number);
 
 /* Each returns false when a capacity is exhausted, leaving the step as it was.
- * biases: n_biases pairs, copied; mask: mask_words words, copied (NULL: none). The row's offsets
- * into both are filled in. */
+ * biases: n_biases pairs, copied; mask, breakers: mask_words words, copied (NULL: none). The row's
+ * offsets into all are filled in. */
 bool sample_step_add_row(struct sample_step *step, const struct sample_row *row,
                          const int32_t *bias_ids, const float *bias_values, uint32_t n_biases,
-                         const uint32_t *mask);
+                         const uint32_t *mask, const uint32_t *breakers);
 bool sample_step_add_history(struct sample_step *step, struct history_write write);
 
 SAMPLE_STEP_FN const struct sample_row *sample_step_rows(const struct sample_step *s)

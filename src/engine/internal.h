@@ -133,7 +133,8 @@ struct sluice_request {
     bool token_events;
     bool ignore_end;
     struct sampling sampling;
-    struct sampling_row sampling_row;
+    struct sampling_row sampling_row; /* mirostat_mu: the owner thread's alone once queued */
+    const uint32_t *breakers;         /* mask of tokens, for DRY; in the arena; NULL: none */
     uint64_t submitted_ns;
 
     /* The owner thread's alone once queued. */

@@ -150,6 +150,7 @@ static enum status take_token(sluice_engine *engine, sluice_request *request,
         return error_set(err, STATUS_INTERNAL, "the sampler drew token %d", result->token);
     request->n_output++;
     request->last_token = result->token;
+    request->sampling_row.mirostat_mu = result->mirostat_mu;
     if (request->token_events) {
         enum status status = emit_token(request, result, err);
         if (status != STATUS_OK)

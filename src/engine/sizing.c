@@ -136,6 +136,7 @@ enum status sizing_limits(const struct program *program, const struct backend_in
         .max_rows = out->n_slots,
         .max_history_writes = out->max_rows,
         .max_biases = out->n_slots * ENGINE_BIASES_MAX,
+        .max_masks = out->n_slots,
         .n_vocab = program->n_vocab,
     };
     return STATUS_OK;

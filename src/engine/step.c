@@ -84,7 +84,7 @@ static enum status write_sample(sluice_engine *engine, const struct sched_slice 
     engine->sample_rows[index] = engine->sample_step->n_rows;
     const struct sampling *s = &request->sampling;
     if (!sample_step_add_row(engine->sample_step, &row, s->bias_ids, s->bias_values, s->n_biases,
-                             NULL))
+                             NULL, request->breakers))
         return missed("sample rows", err);
     return STATUS_OK;
 }

@@ -86,6 +86,36 @@ static void apply_generation(struct sampling *s, const struct model_generation *
         s->repeat_penalty = g->repeat_penalty;
 }
 
+/* The rarer parameters; those of a group that are 0 keep their defaults. */
+static void apply_rarer(struct sampling *s, const sluice_sampling *wanted)
+{
+    uint32_t set = wanted->set;
+    if (set & SLUICE_SET_TYPICAL_P)
+        s->typical_p = wanted->typical_p;
+    if (set & SLUICE_SET_TOP_N_SIGMA)
+        s->top_n_sigma = wanted->top_n_sigma;
+    if (set & SLUICE_SET_XTC) {
+        s->xtc_probability = wanted->xtc_probability;
+        s->xtc_threshold = wanted->xtc_threshold;
+    }
+    if (set & SLUICE_SET_DRY) {
+        s->dry_multiplier = wanted->dry_multiplier;
+        if (wanted->dry_base != 0.0f)
+            s->dry_base = wanted->dry_base;
+        if (wanted->dry_allowed_length != 0)
+            s->dry_allowed_length = wanted->dry_allowed_length;
+        if (wanted->dry_last_n != 0)
+            s->dry_last_n = wanted->dry_last_n;
+    }
+    if (set & SLUICE_SET_MIROSTAT) {
+        s->mirostat = wanted->mirostat;
+        if (wanted->mirostat_tau != 0.0f)
+            s->mirostat_tau = wanted->mirostat_tau;
+        if (wanted->mirostat_eta != 0.0f)
+            s->mirostat_eta = wanted->mirostat_eta;
+    }
+}
+
 static void apply_request(struct sampling *s, const sluice_sampling *wanted)
 {
     uint32_t set = wanted->set;
@@ -107,6 +137,35 @@ static void apply_request(struct sampling *s, const sluice_sampling *wanted)
         s->frequency_penalty = wanted->frequency_penalty;
     if (set & SLUICE_SET_SEED)
         s->seed = wanted->seed;
+    apply_rarer(s, wanted);
+}
+
+/* DRY: the tokens whose text contains one of the breakers, as a mask. */
+static enum status find_breakers(sluice_request *request, const sluice_sampling *wanted,
+                                 struct error *err)
+{
+    static const char *const defaults[] = {"\n", ":", "\"", "*"};
+    const struct tokenizer *tokenizer = request->engine->source.tokenizer;
+    const char *const *texts = wanted->dry_breakers ? wanted->dry_breakers : defaults;
+    size_t n = wanted->dry_breakers ? wanted->n_dry_breakers : sizeof defaults / sizeof *defaults;
+    uint32_t n_vocab = request->engine->source.program->n_vocab;
+    if (!(request->sampling.dry_multiplier > 0) || !tokenizer)
+        return STATUS_OK;
+    if (n > ENGINE_STOPS_MAX)
+        return error_set(err, STATUS_USAGE, "dry_sequence_breakers: %zu texts, at most %d", n,
+                         ENGINE_STOPS_MAX);
+    uint32_t *mask = arena_alloc(&request->arena, (n_vocab + 31) / 32, sizeof *mask);
+    if (!mask)
+        return error_set(err, STATUS_MEMORY, "out of memory for sequence breakers");
+    memset(mask, 0, (size_t)(n_vocab + 31) / 32 * sizeof *mask);
+    for (uint32_t id = 0; id < n_vocab; id++) {
+        struct str piece = tokenizer_piece(tokenizer, id);
+        for (size_t i = 0; i < n; i++)
+            if (texts[i] && texts[i][0] && str_find(piece, str_from(texts[i]), 0) != SIZE_MAX)
+                mask[id / 32] |= 1u << id % 32;
+    }
+    request->breakers = mask;
+    return STATUS_OK;
 }
 
 static enum status copy_biases(sluice_request *request, const sluice_sampling *wanted,
@@ -146,10 +205,13 @@ static enum status choose_sampling(sluice_request *request, const sluice_request
     s->n_top_logprobs = options->n_top_logprobs;
     s->logprobs = options->logprobs || options->n_top_logprobs > 0;
     enum status status = copy_biases(request, &options->sampling, err);
+    if (status == STATUS_OK && options->sampling.order)
+        status = sampling_order_parse(options->sampling.order, &s->order, err);
     if (status == STATUS_OK)
         status = sampling_validate(s, engine->source.program->n_vocab, err);
-    request->penalties =
-        s->repeat_penalty != 1.0f || s->presence_penalty != 0.0f || s->frequency_penalty != 0.0f;
+    if (status == STATUS_OK)
+        status = find_breakers(request, &options->sampling, err);
+    request->penalties = sampling_reads_history(s);
     return status;
 }
 

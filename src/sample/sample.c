@@ -4,6 +4,8 @@
  */
 #include "sample/sample.h"
 
+#include <string.h>
+
 #include "base/checked.h"
 
 void sampling_defaults(struct sampling *out)
@@ -15,6 +17,14 @@ void sampling_defaults(struct sampling *out)
         .min_p = 0.05f,
         .repeat_penalty = 1.0f,
         .repeat_last_n = 64,
+        .dry_base = 1.75f,
+        .dry_allowed_length = 2,
+        .dry_last_n = -1,
+        .typical_p = 1.0f,
+        .xtc_threshold = 0.1f,
+        .mirostat_tau = 5.0f,
+        .mirostat_eta = 0.1f,
+        .order = SAMPLING_ORDER_DEFAULT,
     };
 }
 
@@ -41,6 +51,35 @@ static enum status validate_biases(const struct sampling *s, uint32_t n_vocab, s
                              "-infinity to ban the token",
                              s->bias_ids[i], (double)value);
     }
+    return STATUS_OK;
+}
+
+/* Parameters of DRY, the further cuts and mirostat. */
+static enum status validate_extras(const struct sampling *s, struct error *err)
+{
+    if (!(s->dry_multiplier >= 0 && s->dry_multiplier <= 1000))
+        return out_of_range(err, "dry_multiplier", s->dry_multiplier, "between 0 (off) and 1000");
+    if (!(s->dry_base >= 1 && s->dry_base <= 1000))
+        return out_of_range(err, "dry_base", s->dry_base, "between 1 and 1000");
+    if (s->dry_allowed_length < 1)
+        return out_of_range(err, "dry_allowed_length", s->dry_allowed_length, "at least 1");
+    if (s->dry_last_n < -1)
+        return out_of_range(err, "dry_penalty_last_n", s->dry_last_n,
+                            "-1 (whole context), 0 (off) or a number of tokens");
+    if (!(s->top_n_sigma >= 0 && s->top_n_sigma <= FLT_MAX))
+        return out_of_range(err, "top_n_sigma", s->top_n_sigma, "a finite number, 0 turns it off");
+    if (!(s->typical_p > 0 && s->typical_p <= 1))
+        return out_of_range(err, "typical_p", s->typical_p, "above 0 and at most 1");
+    if (!(s->xtc_probability >= 0 && s->xtc_probability <= 1))
+        return out_of_range(err, "xtc_probability", s->xtc_probability, "between 0 and 1");
+    if (!(s->xtc_threshold >= 0 && s->xtc_threshold <= 1))
+        return out_of_range(err, "xtc_threshold", s->xtc_threshold, "between 0 and 1");
+    if (s->mirostat < 0 || s->mirostat > 2)
+        return out_of_range(err, "mirostat", s->mirostat, "0 (off), 1 or 2");
+    if (!(s->mirostat_tau > 0 && s->mirostat_tau <= 100))
+        return out_of_range(err, "mirostat_tau", s->mirostat_tau, "above 0 and at most 100");
+    if (!(s->mirostat_eta >= 0 && s->mirostat_eta <= 1))
+        return out_of_range(err, "mirostat_eta", s->mirostat_eta, "between 0 and 1");
     return STATUS_OK;
 }
 
@@ -72,7 +111,57 @@ enum status sampling_validate(const struct sampling *s, uint32_t n_vocab, struct
         return out_of_range(err, "top_logprobs", s->n_top_logprobs, "between 0 and 20");
     if (s->n_top_logprobs && !s->logprobs)
         return error_set(err, STATUS_USAGE, "top_logprobs needs logprobs to be on");
-    return validate_biases(s, n_vocab, err);
+    enum status status = validate_extras(s, err);
+    return status == STATUS_OK ? validate_biases(s, n_vocab, err) : status;
+}
+
+/* ---- the order of the cuts -------------------------------------------------------------------- */
+
+static uint32_t stage_of(const char *name, size_t length)
+{
+    static const char *const names[SAMPLING_STAGES] = {
+        [STAGE_TOP_N_SIGMA] = "top_n_sigma",
+        [STAGE_TOP_K] = "top_k",
+        [STAGE_TYPICAL_P] = "typical_p",
+        [STAGE_TOP_P] = "top_p",
+        [STAGE_MIN_P] = "min_p",
+        [STAGE_XTC] = "xtc",
+        [STAGE_TEMPERATURE] = "temperature",
+    };
+    for (uint32_t i = 1; i < SAMPLING_STAGES; i++)
+        if (strlen(names[i]) == length && memcmp(names[i], name, length) == 0)
+            return i;
+    return STAGE_END;
+}
+
+enum status sampling_order_parse(const char *text, uint32_t *order, struct error *err)
+{
+    uint32_t seen = 0, count = 0;
+    *order = 0;
+    for (const char *at = text; *at;) {
+        size_t length = strcspn(at, ";,");
+        uint32_t stage = stage_of(at, length);
+        if (stage == STAGE_END)
+            return error_set(err, STATUS_USAGE,
+                             "samplers: '%.*s' is none of top_n_sigma, top_k, typical_p, top_p, "
+                             "min_p, xtc, temperature",
+                             (int)(length < 40 ? length : 40), at);
+        if (seen >> stage & 1)
+            return error_set(err, STATUS_USAGE, "samplers: %.*s stands twice", (int)length, at);
+        seen |= 1u << stage;
+        *order |= stage << 4 * count++;
+        at += length;
+        at += *at != 0;
+    }
+    if (!(seen >> STAGE_TEMPERATURE & 1))
+        *order |= (uint32_t)STAGE_TEMPERATURE << 4 * count;
+    return STATUS_OK;
+}
+
+bool sampling_reads_history(const struct sampling *s)
+{
+    return s->repeat_penalty != 1.0f || s->presence_penalty != 0.0f ||
+           s->frequency_penalty != 0.0f || (s->dry_multiplier > 0 && s->dry_last_n != 0);
 }
 
 struct sampling_row sampling_row_from(const struct sampling *s, uint32_t n_prompt)
@@ -91,6 +180,19 @@ struct sampling_row sampling_row_from(const struct sampling *s, uint32_t n_promp
         .want_logprob = s->logprobs,
         .n_top_logprobs = s->n_top_logprobs,
         .n_biases = s->n_biases,
+        .order = s->order,
+        .typical_p = s->typical_p,
+        .top_n_sigma = s->top_n_sigma,
+        .xtc_probability = s->xtc_probability,
+        .xtc_threshold = s->xtc_threshold,
+        .dry_multiplier = s->dry_multiplier,
+        .dry_base = s->dry_base,
+        .dry_allowed_length = s->dry_allowed_length,
+        .dry_last_n = s->dry_last_n,
+        .mirostat = s->mirostat,
+        .mirostat_tau = s->mirostat_tau,
+        .mirostat_eta = s->mirostat_eta,
+        .mirostat_mu = 2.0f * s->mirostat_tau,
     };
 }
 

@@ -1,27 +1,32 @@
 /*
  * sample_core: drawing one token from one row of logits, as plain functions over plain memory.
  *
- * This header is the whole algorithm. It compiles as C11, as C++ and, for one thread per row, as
- * CUDA device code (SLUICE_DEVICE), so that every backend draws by the same rules. It allocates
- * nothing, keeps no state, and its result depends on its arguments only. sample.h says what the
- * parameters mean and wraps this for the host.
+ * sample_row.h (what goes in and out), sample_cuts.h (the cuts) and this header are the whole
+ * algorithm. They compile as C11, as C++ and, for one thread per row, as CUDA device code
+ * (SLUICE_DEVICE), so that every backend draws by the same rules. Nothing here allocates or keeps
+ * state, and the result depends on the arguments only. sample.h says what the parameters mean and
+ * wraps this for the host.
  *
  * The steps, in this order:
  *   1 bias        added to the raw logits
  *   2 mask        bit i % 32 of word i / 32 set = token i allowed; others become impossible
  *   3 penalties   repeat (divide a positive logit, multiply a negative one), then frequency x count
- *                 and presence, subtracted
+ *                 and presence, subtracted; then DRY
  *   - temperature <= 0: the highest logit wins, the lowest id among equals; the rest is skipped
- *   4 top_k       the k highest logits (lower ids win ties)
- *   5 top_p       the smallest set of the most probable whose share of step 4's set is >= top_p
- *   6 min_p       those with at least min_p times the probability of the most probable one
- *   7 temperature and the draw
+ *   4 top_n_sigma within n standard deviations of the highest logit
+ *   5 top_k       the k highest logits (lower ids win ties)
+ *   6 typical_p   those whose surprise is nearest to the expected one
+ *   7 top_p       the smallest set of the most probable whose share is >= top_p
+ *   8 min_p       those with at least min_p times the probability of the most probable one
+ *   9 xtc         sometimes without the most probable ones
+ *  10 temperature
+ *  11 the draw
+ * Steps 4 to 10 run in the order that sampling_row.order names; this is the default one. Mirostat,
+ * where it is on, takes the place of all cuts: temperature, then its own.
  *
  * Why temperature comes last (as in llama.cpp and Ollama, unlike OpenAI and vLLM): the cuts then
  * judge by the model's own distribution, so a high temperature varies the choice among plausible
  * tokens and never lets implausible ones in. At temperature 1 both orders are the same.
- * Steps 5 and 6 each keep a prefix of the tokens by falling logit, so they may be done in either
- * order as long as top_p's total is that of step 4's set; min_p goes first here, since it is cheap.
  *
  * The draw is "Gumbel-max": every token of the final set gets noise from a counter-based generator
  * keyed by (seed, position, token id), and the highest logit / temperature + noise wins, which has
@@ -34,111 +39,9 @@
 #ifndef SLUICE_SAMPLE_SAMPLE_CORE_H
 #define SLUICE_SAMPLE_SAMPLE_CORE_H
 
-#include <float.h>
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "sample/sample_cuts.h"
 
-#ifdef __CUDACC__
-#define SLUICE_DEVICE __host__ __device__
-#else
-#define SLUICE_DEVICE
-#endif
-
-#define SAMPLING_TOP_MAX 20
-
-/* Parameters of one row: fixed size and pointer-free, so that it travels inside a sample step.
- * Assumed validated (sampling_validate); wild values give a wild token, never a fault. */
-struct sampling_row {
-    uint64_t seed;
-    float temperature;    /* <= 0: greedy */
-    int32_t top_k;        /* <= 0: off */
-    float top_p;          /* >= 1: off */
-    float min_p;          /* <= 0: off */
-    float repeat_penalty; /* 1: off */
-    float presence_penalty;
-    float frequency_penalty;
-    int32_t repeat_last_n;   /* -1: whole context, 0: off */
-    uint32_t n_prompt;       /* history at and after this position was generated */
-    uint32_t want_logprob;   /* non-zero: fill in logprob and top */
-    uint32_t n_top_logprobs; /* <= SAMPLING_TOP_MAX; only with want_logprob */
-    uint32_t bias_offset;    /* first pair in the arrays of sampling_input */
-    uint32_t n_biases;
-    uint32_t reserved;
-};
-
-/* What a row is drawn from. All pointers borrowed for the call. */
-struct sampling_input {
-    const float *logits;     /* [n_vocab], not modified */
-    const uint32_t *mask;    /* [ceil(n_vocab / 32)]; NULL: all allowed */
-    const int32_t *bias_ids; /* the step's arrays; this row's pairs start at bias_offset */
-    const float *bias_values;
-    const int32_t *history; /* [position] tokens of the sequence; entries outside 0..n_vocab-1 are
-                               ignored. Read only when a penalty is on */
-    uint32_t position;      /* of the token being drawn */
-    uint32_t n_vocab;       /* <= INT32_MAX */
-    float *work;            /* [n_vocab] scratch, any content */
-    int32_t *ids;           /* [n_vocab] scratch, any content */
-};
-
-enum sampling_failure {
-    SAMPLING_DRAWN = 0,
-    SAMPLING_NO_LOGIT,   /* every logit is NaN or -infinity */
-    SAMPLING_ALL_MASKED, /* no token is left by mask and biases */
-};
-
-struct sampling_top {
-    int32_t token;
-    float logprob;
-};
-
-struct sampling_draw {
-    int32_t token;  /* -1 if failed */
-    int32_t failed; /* enum sampling_failure */
-    float logprob;  /* log-softmax of the raw logits (before step 1) at token; with want_logprob */
-    uint32_t n_top;
-    struct sampling_top top[SAMPLING_TOP_MAX]; /* of the raw logits, falling; lower ids first */
-};
-
-/* Counter-based randomness: the finaliser of splitmix64 (Steele, Lea, Flood 2014) over a key made
- * of seed and position. Tokens of one row use consecutive outputs of the stream that key starts. */
-SLUICE_DEVICE static inline uint64_t sampling_mix(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
-#define SAMPLING_GOLDEN 0x9e3779b97f4a7c15u
-
-SLUICE_DEVICE static inline uint64_t sampling_key(uint64_t seed, uint32_t position)
-{
-    uint64_t stream = sampling_mix(seed + SAMPLING_GOLDEN);
-    return sampling_mix(stream + ((uint64_t)position + 1) * SAMPLING_GOLDEN);
-}
-
-/* Standard Gumbel noise of one token, within [-2.9, SAMPLING_NOISE_MAX]. The uniform is taken close
- * to 0 for large noise, where float keeps its relative precision. */
-#define SAMPLING_NOISE_MAX 23.0f
-
-SLUICE_DEVICE static inline float sampling_noise(uint64_t key, int32_t id)
-{
-    uint64_t bits = sampling_mix(key + ((uint64_t)(uint32_t)id + 1) * SAMPLING_GOLDEN) >> 32;
-    float uniform = ((float)(uint32_t)bits + 0.5f) * 2.3283064365386963e-10f;
-    if (uniform > 0.99999994f) /* the largest float below 1 */
-        uniform = 0.99999994f;
-    return -logf(-log1pf(-uniform));
-}
-
-/* Any float as a usable logit. */
-SLUICE_DEVICE static inline float sampling_bounded(float x)
-{
-    if (!(x > -INFINITY)) /* NaN too */
-        return -INFINITY;
-    return x > FLT_MAX ? FLT_MAX : x;
-}
-
-/* Step 3. ids serves as [n_vocab] counters, of which only those named by the history are touched. */
+/* Step 3 without DRY. ids serves as [n_vocab] counters, of which only those named by the history are touched. */
 SLUICE_DEVICE static inline void sampling_penalize(const struct sampling_row *row,
                                                    const struct sampling_input *in)
 {
@@ -181,6 +84,61 @@ SLUICE_DEVICE static inline void sampling_penalize(const struct sampling_row *ro
     }
 }
 
+#define SAMPLING_DRY_MATCH_MAX 128 /* a longer repetition weighs no more */
+
+/* How many tokens before and including history[at] equal those at the history's end, up to a
+ * breaker. */
+SLUICE_DEVICE static inline int32_t sampling_dry_match(const struct sampling_input *in,
+                                                       uint32_t from, uint32_t at)
+{
+    const int32_t *history = in->history;
+    uint32_t end = in->position;
+    int32_t length = 0;
+    while (length < SAMPLING_DRY_MATCH_MAX && (uint32_t)length <= at - from) {
+        int32_t id = history[at - (uint32_t)length];
+        if (id != history[end - 1 - (uint32_t)length] || (uint32_t)id >= in->n_vocab)
+            break;
+        if (in->breakers && in->breakers[(uint32_t)id >> 5] >> (id & 31) & 1)
+            break;
+        length++;
+    }
+    return length;
+}
+
+/* "Don't repeat yourself": a token that would lengthen a repetition of the last `length` tokens to
+ * length + 1 loses multiplier * base^(length - allowed_length). The longest repetition counts; ids
+ * serves as [n_vocab] lengths, of which only those named by the history are touched. */
+SLUICE_DEVICE static inline void sampling_dry(const struct sampling_row *row,
+                                              const struct sampling_input *in)
+{
+    uint32_t end = in->position, from = 0;
+    if (!(row->dry_multiplier > 0) || row->dry_last_n == 0 || end < 2)
+        return;
+    if (row->dry_last_n > 0 && (uint32_t)row->dry_last_n < end)
+        from = end - (uint32_t)row->dry_last_n;
+    int32_t *longest = in->ids;
+    for (uint32_t p = from; p < end; p++)
+        if ((uint32_t)in->history[p] < in->n_vocab)
+            longest[in->history[p]] = 0;
+    for (uint32_t p = from; p + 1 < end; p++) {
+        int32_t next = in->history[p + 1];
+        if ((uint32_t)next >= in->n_vocab)
+            continue;
+        int32_t length = sampling_dry_match(in, from, p);
+        if (length > longest[next])
+            longest[next] = length;
+    }
+    for (uint32_t p = from; p < end; p++) {
+        int32_t id = in->history[p];
+        if ((uint32_t)id >= in->n_vocab || longest[id] < row->dry_allowed_length || longest[id] < 1)
+            continue;
+        float weight = row->dry_multiplier *
+                       powf(row->dry_base, (float)(longest[id] - row->dry_allowed_length));
+        in->work[id] = sampling_bounded(in->work[id] - sampling_bounded(weight));
+        longest[id] = 0; /* each token once */
+    }
+}
+
 /* Steps 1 to 3, into work. Returns an enum sampling_failure. */
 SLUICE_DEVICE static inline int32_t sampling_prepare(const struct sampling_row *row,
                                                      const struct sampling_input *in)
@@ -203,6 +161,7 @@ SLUICE_DEVICE static inline int32_t sampling_prepare(const struct sampling_row *
             if (!(in->mask[i >> 5] >> (i & 31) & 1))
                 work[i] = -INFINITY;
     sampling_penalize(row, in);
+    sampling_dry(row, in);
     return SAMPLING_DRAWN;
 }
 
@@ -218,114 +177,66 @@ SLUICE_DEVICE static inline int32_t sampling_argmax(const float *work, uint32_t 
     return token;
 }
 
-/* The one order of tokens: by falling logit, then by rising id. */
-SLUICE_DEVICE static inline int sampling_ahead(const float *work, int32_t a, int32_t b)
+/* All possible tokens, with the bounded heap of the first top k built in where that is the first
+ * cut; ids in no particular order. */
+SLUICE_DEVICE static inline struct sampling_set sampling_candidates(const struct sampling_row *row,
+                                                                    const struct sampling_input *in)
 {
-    return work[a] > work[b] || (work[a] == work[b] && a < b);
+    uint32_t order = row->order ? row->order : SAMPLING_ORDER_DEFAULT;
+    if ((order & 15) == STAGE_TOP_N_SIGMA && !(row->top_n_sigma > 0))
+        order >>= 4;
+    int first_k = row->mirostat == 0 && (order & 15) == STAGE_TOP_K;
+    struct sampling_set set;
+    set.work = in->work;
+    set.ids = in->ids;
+    set.n = sampling_top_k(in->work, in->n_vocab, first_k ? row->top_k : 0, in->ids);
+    set.best = -INFINITY;
+    set.temperature = 1.0f;
+    for (uint32_t j = 0; j < set.n; j++)
+        set.best = set.work[set.ids[j]] > set.best ? set.work[set.ids[j]] : set.best;
+    return set;
 }
 
-/* Restores the heap below `at`. worst != 0: the last in order is at the root, else the first. */
-SLUICE_DEVICE static inline void sampling_sift(const float *work, int32_t *ids, uint32_t n,
-                                               uint32_t at, int worst)
+SLUICE_DEVICE static inline void sampling_cut(const struct sampling_row *row,
+                                              const struct sampling_input *in, uint64_t key,
+                                              struct sampling_set *set)
 {
-    int32_t moving = ids[at];
-    for (uint32_t child = 2 * at + 1; child < n; child = 2 * at + 1) {
-        if (child + 1 < n && sampling_ahead(work, ids[child + 1], ids[child]) != worst)
-            child++;
-        if (sampling_ahead(work, ids[child], moving) == worst)
-            break;
-        ids[at] = ids[child];
-        at = child;
+    if (row->mirostat) {
+        set->temperature = row->temperature;
+        if (row->mirostat == 1)
+            sampling_cut_top_k(set, sampling_mirostat_k(set, in->n_vocab, row->mirostat_mu));
+        else
+            sampling_cut_surprise(set, row->mirostat_mu);
+        return;
     }
-    ids[at] = moving;
+    uint32_t order = row->order ? row->order : SAMPLING_ORDER_DEFAULT;
+    for (uint32_t i = 0; i < SAMPLING_ORDER_MAX && (order & 15); i++, order >>= 4)
+        sampling_stage_run(row, order & 15, key, set);
 }
 
-SLUICE_DEVICE static inline void sampling_heapify(const float *work, int32_t *ids, uint32_t n,
-                                                  int worst)
-{
-    for (uint32_t at = n / 2; at-- > 0;)
-        sampling_sift(work, ids, n, at, worst);
-}
-
-/* Step 4: the possible tokens, or the k first of them, into ids in no particular order. A bounded
- * heap, so that almost every token costs one comparison with the worst one kept. */
-SLUICE_DEVICE static inline uint32_t sampling_top_k(const float *work, uint32_t n_vocab,
-                                                    int32_t top_k, int32_t *ids)
-{
-    uint32_t k = top_k > 0 && (uint32_t)top_k < n_vocab ? (uint32_t)top_k : n_vocab;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < n_vocab; i++) {
-        if (!(work[i] > -INFINITY))
-            continue;
-        if (n < k) {
-            ids[n++] = (int32_t)i;
-            if (n == k && k < n_vocab)
-                sampling_heapify(work, ids, n, 1);
-        } else if (work[i] > work[ids[0]]) {
-            ids[0] = (int32_t)i;
-            sampling_sift(work, ids, n, 0, 1);
-        }
-    }
-    return n;
-}
-
-/* Step 5 over ids[0..n), given the total of step 4's set: the first tokens in order until their
- * share reaches top_p. They end up in ids[result..n). */
-SLUICE_DEVICE static inline uint32_t sampling_top_p(const float *work, int32_t *ids, uint32_t n,
-                                                    float best, double wanted)
-{
-    double sum = 0;
-    sampling_heapify(work, ids, n, 0);
-    while (n > 0) {
-        int32_t id = ids[0];
-        ids[0] = ids[--n];
-        ids[n] = id;
-        if (n > 1)
-            sampling_sift(work, ids, n, 0, 0);
-        sum += (double)expf(work[id] - best);
-        if (sum >= wanted)
-            break;
-    }
-    return n;
-}
-
-/* Steps 4 to 7; -1 if no token is possible. */
+/* Steps 4 to 11; -1 if no token is possible. *mu becomes mirostat's for the next draw. */
 SLUICE_DEVICE static inline int32_t sampling_pick(const struct sampling_row *row,
-                                                  const struct sampling_input *in)
+                                                  const struct sampling_input *in, float *mu)
 {
-    const float *work = in->work;
-    int32_t *ids = in->ids;
-    uint32_t first = 0, n = sampling_top_k(work, in->n_vocab, row->top_k, ids);
-    float best = -INFINITY;
-    for (uint32_t j = 0; j < n; j++)
-        best = work[ids[j]] > best ? work[ids[j]] : best;
-    double total = 0;
-    if (row->top_p < 1.0f)
-        for (uint32_t j = 0; j < n; j++)
-            total += (double)expf(work[ids[j]] - best);
-    if (row->min_p > 0) {
-        float least = logf(row->min_p);
-        uint32_t kept = 0;
-        for (uint32_t j = 0; j < n; j++)
-            if (work[ids[j]] - best >= least)
-                ids[kept++] = ids[j];
-        n = kept;
-    }
-    if (row->top_p < 1.0f)
-        first = sampling_top_p(work, ids, n, best, (double)row->top_p * total);
-
     uint64_t key = sampling_key(row->seed, in->position);
+    struct sampling_set set = sampling_candidates(row, in);
+    *mu = row->mirostat_mu;
+    sampling_cut(row, in, key, &set);
     float highest = -INFINITY;
     int32_t token = -1;
-    for (uint32_t j = first; j < n; j++) {
-        float score = (work[ids[j]] - best) / row->temperature;
+    for (uint32_t j = 0; j < set.n; j++) {
+        float score = (set.work[set.ids[j]] - set.best) / row->temperature;
         if (score + SAMPLING_NOISE_MAX < highest) /* no noise could make it win */
             continue;
-        score += sampling_noise(key, ids[j]);
-        if (score > highest || (score == highest && ids[j] < token)) {
+        score += sampling_noise(key, set.ids[j]);
+        if (score > highest || (score == highest && set.ids[j] < token)) {
             highest = score;
-            token = ids[j];
+            token = set.ids[j];
         }
+    }
+    if (row->mirostat && token >= 0) {
+        double share = (double)sampling_weight(&set, token) / sampling_total(&set);
+        *mu -= row->mirostat_eta * (-log2f((float)share) - row->mirostat_tau);
     }
     return token;
 }
@@ -368,11 +279,12 @@ SLUICE_DEVICE static inline void sampling_draw_row(const struct sampling_row *ro
     out->token = -1;
     out->logprob = 0;
     out->n_top = 0;
+    out->mirostat_mu = row->mirostat_mu;
     out->failed = sampling_prepare(row, in);
     if (out->failed != SAMPLING_DRAWN)
         return;
-    out->token =
-        row->temperature > 0 ? sampling_pick(row, in) : sampling_argmax(in->work, in->n_vocab);
+    out->token = row->temperature > 0 ? sampling_pick(row, in, &out->mirostat_mu)
+                                      : sampling_argmax(in->work, in->n_vocab);
     if (out->token < 0)
         out->failed = SAMPLING_ALL_MASKED;
     else if (row->want_logprob)

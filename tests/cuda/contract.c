@@ -59,7 +59,7 @@ static void submissions(struct suite *suite, struct drive *d)
     refuses(suite, d->api->wait(d->backend, ticket + 1, &err), &err, "waiting for a later ticket");
     drive_begin_draws(d);
     struct sample_row row = {.output = 4, .mask_offset = NO_MASK};
-    sample_step_add_row(d->draws, &row, NULL, NULL, 0, NULL);
+    sample_step_add_row(d->draws, &row, NULL, NULL, 0, NULL, NULL);
     refuses(suite, drive_draw(d, &ticket, &err), &err, "drawing from logits that are not there");
     free(logits);
 }

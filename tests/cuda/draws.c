@@ -15,7 +15,7 @@
 #include "sample/sample.h"
 #include "suite.h"
 
-#define ROWS    8
+#define ROWS    13
 #define STEPS   24
 #define CONTEXT 128
 #define PROMPT  9
@@ -70,6 +70,49 @@ static const struct {
      false,
      false,
      true},
+    {"n sigma, typical",
+     {.temperature = 1.2f, .repeat_penalty = 1.0f, .top_n_sigma = 2.0f, .typical_p = 0.8f},
+     false,
+     false,
+     false},
+    {"xtc after top_k",
+     {.temperature = 1.0f,
+      .top_k = 20,
+      .repeat_penalty = 1.0f,
+      .xtc_probability = 0.6f,
+      .xtc_threshold = 0.05f},
+     false,
+     false,
+     false},
+    {"greedy with dry and breakers",
+     {.repeat_penalty = 1.0f,
+      .dry_multiplier = 2.0f,
+      .dry_base = 1.75f,
+      .dry_allowed_length = 1,
+      .dry_last_n = -1},
+     false,
+     false,
+     false},
+    {"mirostat 1",
+     {.temperature = 1.0f,
+      .repeat_penalty = 1.0f,
+      .mirostat = 1,
+      .mirostat_tau = 3.0f,
+      .mirostat_eta = 0.1f,
+      .mirostat_mu = 5.0f},
+     false,
+     false,
+     false},
+    {"mirostat 2",
+     {.temperature = 1.0f,
+      .repeat_penalty = 1.0f,
+      .mirostat = 2,
+      .mirostat_tau = 3.0f,
+      .mirostat_eta = 0.1f,
+      .mirostat_mu = 5.0f},
+     false,
+     false,
+     false},
     {"nothing allowed",
      {.temperature = 1.0f, .top_p = 1.0f, .repeat_penalty = 1.0f},
      true,
@@ -99,6 +142,11 @@ static const uint32_t *row_mask(const struct bench *b, uint32_t row)
     return !kinds[row].masked ? NULL : kinds[row].nothing_allowed ? b->none : b->mask;
 }
 
+static const uint32_t *row_breakers(const struct bench *b, uint32_t row)
+{
+    return kinds[row].row.dry_multiplier > 0 ? b->mask : NULL;
+}
+
 static struct sampling_row row_parameters(const struct bench *b, uint32_t row, uint32_t position)
 {
     struct sampling_row p = kinds[row].row;
@@ -116,6 +164,7 @@ static void host_draw(struct bench *b, uint32_t row, uint32_t position, struct s
     struct sampling_row parameters = row_parameters(b, row, position);
     struct sampling_input in = {.logits = b->logits + (size_t)row * b->n_vocab,
                                 .mask = row_mask(b, row),
+                                .breakers = row_breakers(b, row),
                                 .bias_ids = b->bias_ids,
                                 .bias_values = b->bias_values,
                                 .history = b->history[row],
@@ -175,8 +224,9 @@ static enum status draw(struct bench *b, uint32_t step, uint64_t *ticket, struct
                                     .position = position,
                                     .mask_offset = NO_MASK,
                                     .parameters = row_parameters(b, row, position)};
-        fits &= sample_step_add_row(b->drive.draws, &sample, b->bias_ids, b->bias_values,
-                                    sample.parameters.n_biases, row_mask(b, row));
+        fits &=
+            sample_step_add_row(b->drive.draws, &sample, b->bias_ids, b->bias_values,
+                                sample.parameters.n_biases, row_mask(b, row), row_breakers(b, row));
     }
     if (!fits)
         return error_set(err, STATUS_INTERNAL, "the test's sample step is too large");

@@ -327,7 +327,7 @@ static void add_greedy_rows(struct drive *d, uint32_t n, const uint32_t *positio
                                  .position = positions[i],
                                  .mask_offset = NO_MASK,
                                  .parameters = {.temperature = 0.0f, .repeat_penalty = 1.0f}};
-        sample_step_add_row(d->draws, &row, NULL, NULL, 0, NULL);
+        sample_step_add_row(d->draws, &row, NULL, NULL, 0, NULL, NULL);
     }
 }
 

@@ -51,6 +51,9 @@ static void draw_row(const struct draw *d, uint32_t index, void *scratch)
     struct sampling_input in = {
         .logits = d->logits + row->output * d->stride,
         .mask = row->mask_offset == NO_MASK ? NULL : sample_step_masks(d->step) + row->mask_offset,
+        .breakers = row->breakers_offset == NO_MASK
+                        ? NULL
+                        : sample_step_masks(d->step) + row->breakers_offset,
         .bias_ids = sample_step_bias_ids(d->step),
         .bias_values = sample_step_bias_values(d->step),
         .history = history,
@@ -61,8 +64,11 @@ static void draw_row(const struct draw *d, uint32_t index, void *scratch)
     struct sampling_draw draw;
     sampling_draw_row(&row->parameters, &in, &draw);
     struct sample_result *out = &d->bank->results[index];
-    *out = (struct sample_result){
-        .token = draw.token, .failed = draw.failed, .logprob = draw.logprob, .n_top = draw.n_top};
+    *out = (struct sample_result){.token = draw.token,
+                                  .failed = draw.failed,
+                                  .logprob = draw.logprob,
+                                  .mirostat_mu = draw.mirostat_mu,
+                                  .n_top = draw.n_top};
     for (uint32_t i = 0; i < draw.n_top; i++)
         out->top[i] = (struct token_logprob){draw.top[i].token, draw.top[i].logprob};
 }
@@ -73,6 +79,13 @@ static void draw_rows(void *context, uint32_t index, uint32_t n_threads)
     void *scratch = d->backend->draw_scratch + index * d->backend->draw_scratch_bytes;
     for (uint32_t i = index; i < d->step->n_rows; i += n_threads)
         draw_row(d, i, scratch);
+}
+
+static bool mask_fits(const struct cpu_backend *backend, const struct sample_step *step,
+                      uint32_t offset)
+{
+    uint64_t words = (uint64_t)step->n_masks * step->mask_words;
+    return offset == NO_MASK || (uint64_t)offset + (backend->sampling.n_vocab + 31) / 32 <= words;
 }
 
 static enum status check_row(const struct cpu_backend *backend, const struct sample_step *step,
@@ -89,11 +102,11 @@ static enum status check_row(const struct cpu_backend *backend, const struct sam
     if (p->bias_offset > step->n_biases || p->n_biases > step->n_biases - p->bias_offset)
         return error_set(err, STATUS_INTERNAL, "sample row %u: biases %u+%u of %u", index,
                          p->bias_offset, p->n_biases, step->n_biases);
-    uint64_t words = (uint64_t)step->n_masks * step->mask_words;
-    if (row->mask_offset != NO_MASK &&
-        (uint64_t)row->mask_offset + (backend->sampling.n_vocab + 31) / 32 > words)
-        return error_set(err, STATUS_INTERNAL, "sample row %u: mask at word %u of %llu", index,
-                         row->mask_offset, (unsigned long long)words);
+    if (!mask_fits(backend, step, row->mask_offset) ||
+        !mask_fits(backend, step, row->breakers_offset))
+        return error_set(err, STATUS_INTERNAL,
+                         "sample row %u: masks at words %u and %u of %u masks", index,
+                         row->mask_offset, row->breakers_offset, step->n_masks);
     return STATUS_OK;
 }
 

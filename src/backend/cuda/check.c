@@ -109,6 +109,14 @@ enum status cuda_check_step(struct cuda_backend *backend, const struct loaded_pr
     return status;
 }
 
+static bool mask_fits(const struct cuda_backend *backend, const struct sample_step *step,
+                      uint32_t offset)
+{
+    uint64_t words = (uint64_t)step->n_masks * step->mask_words;
+    return offset == NO_MASK ||
+           (uint64_t)offset + (backend->sampler.limits.n_vocab + 31) / 32 <= words;
+}
+
 static enum status check_draw(const struct cuda_backend *backend, const struct sample_step *step,
                               uint32_t index, uint32_t n_logits, struct error *err)
 {
@@ -123,11 +131,11 @@ static enum status check_draw(const struct cuda_backend *backend, const struct s
     if (p->bias_offset > step->n_biases || p->n_biases > step->n_biases - p->bias_offset)
         return error_set(err, STATUS_INTERNAL, "sample row %u: biases %u+%u of %u", index,
                          p->bias_offset, p->n_biases, step->n_biases);
-    uint64_t words = (uint64_t)step->n_masks * step->mask_words;
-    if (row->mask_offset != NO_MASK &&
-        (uint64_t)row->mask_offset + (backend->sampler.limits.n_vocab + 31) / 32 > words)
-        return error_set(err, STATUS_INTERNAL, "sample row %u: mask at word %u of %llu", index,
-                         row->mask_offset, (unsigned long long)words);
+    if (!mask_fits(backend, step, row->mask_offset) ||
+        !mask_fits(backend, step, row->breakers_offset))
+        return error_set(err, STATUS_INTERNAL,
+                         "sample row %u: masks at words %u and %u of %u masks", index,
+                         row->mask_offset, row->breakers_offset, step->n_masks);
     return STATUS_OK;
 }
 

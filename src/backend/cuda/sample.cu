@@ -76,6 +76,8 @@ __device__ static bool prepare(const struct sampling_row *row, const struct samp
     __syncthreads();
     if (threadIdx.x == 0)
         sampling_penalize(row, &in);
+    if (threadIdx.x == 0)
+        sampling_dry(row, &in);
     __syncthreads();
     return true;
 }
@@ -85,6 +87,7 @@ __device__ static void store_result(const struct sampling_draw *draw, struct sam
     out->token = draw->token;
     out->failed = draw->failed;
     out->logprob = draw->logprob;
+    out->mirostat_mu = draw->mirostat_mu;
     out->n_top = draw->n_top;
     for (uint32_t i = 0; i < draw->n_top; i++) {
         out->top[i].token = draw->top[i].token;
@@ -101,6 +104,9 @@ __device__ static void draw_row(const struct cuda_draw &d, uint32_t index)
     in.logits = d.logits + (uint64_t)sample->output * d.stride;
     in.mask =
         sample->mask_offset == NO_MASK ? NULL : sample_step_masks(d.step) + sample->mask_offset;
+    in.breakers = sample->breakers_offset == NO_MASK
+                      ? NULL
+                      : sample_step_masks(d.step) + sample->breakers_offset;
     in.bias_ids = sample_step_bias_ids(d.step);
     in.bias_values = sample_step_bias_values(d.step);
     in.history = d.history + (uint64_t)sample->slot * d.history_capacity;
@@ -113,12 +119,13 @@ __device__ static void draw_row(const struct cuda_draw &d, uint32_t index)
     draw.token = -1;
     draw.failed = SAMPLING_NO_LOGIT;
     draw.logprob = 0.0f;
+    draw.mirostat_mu = row->mirostat_mu;
     draw.n_top = 0;
     if (prepare(row, in)) {
         bool greedy = !(row->temperature > 0);
         int32_t token = greedy ? block_argmax(in.work, in.n_vocab) : -1;
         if (threadIdx.x == 0 && !greedy)
-            token = sampling_pick(row, &in);
+            token = sampling_pick(row, &in, &draw.mirostat_mu);
         draw.token = token;
         draw.failed = token < 0 ? SAMPLING_ALL_MASKED : SAMPLING_DRAWN;
         if (threadIdx.x == 0 && token >= 0 && row->want_logprob)

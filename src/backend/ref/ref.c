@@ -266,6 +266,8 @@ static void draw_row(struct ref_backend *backend, const struct sample_step *step
     struct sampling_input in = {
         .logits = logits,
         .mask = row->mask_offset == NO_MASK ? NULL : sample_step_masks(step) + row->mask_offset,
+        .breakers =
+            row->breakers_offset == NO_MASK ? NULL : sample_step_masks(step) + row->breakers_offset,
         .bias_ids = sample_step_bias_ids(step),
         .bias_values = sample_step_bias_values(step),
         .history = history,
@@ -275,7 +277,11 @@ static void draw_row(struct ref_backend *backend, const struct sample_step *step
     struct sampling_draw draw;
     sampling_use_scratch(&in, backend->sample_scratch);
     sampling_draw_row(&row->parameters, &in, &draw);
-    *out = (struct sample_result){draw.token, draw.failed, draw.logprob, draw.n_top, {{0, 0.0f}}};
+    *out = (struct sample_result){.token = draw.token,
+                                  .failed = draw.failed,
+                                  .logprob = draw.logprob,
+                                  .mirostat_mu = draw.mirostat_mu,
+                                  .n_top = draw.n_top};
     for (uint32_t i = 0; i < draw.n_top; i++)
         out->top[i] = (struct token_logprob){draw.top[i].token, draw.top[i].logprob};
     if (row->position < backend->history_capacity)

@@ -6,6 +6,7 @@
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fixture.h"
 #include "sample/sample.h"
@@ -266,15 +267,17 @@ static void test_selection_against_sort(void **state)
         double total = 0, sum = 0;
         for (uint32_t i = 0; i < n; i++)
             total += (double)expf(logits[i] - logits[order[0]]);
-        double wanted = total * (double)(round + 1) / 61;
+        float share = (float)(round + 1) / 61.0f;
+        double wanted = total * (double)share;
         uint32_t expected = 0;
         while (expected < n && sum < wanted)
             sum += (double)expf(logits[order[expected++]] - logits[order[0]]);
         assert_int_equal(sampling_top_k(logits, n, 0, got), n);
-        uint32_t first = sampling_top_p(logits, got, n, logits[order[0]], wanted);
-        assert_int_equal(n - first, expected);
-        qsort(got + first, n - first, sizeof *got, by_order);
-        assert_memory_equal(got + first, order, expected * sizeof *got);
+        struct sampling_set set = {logits, got, n, logits[order[0]], 1.0f};
+        sampling_cut_top_p(&set, share);
+        assert_int_equal(set.n, expected);
+        qsort(got, set.n, sizeof *got, by_order);
+        assert_memory_equal(got, order, expected * sizeof *got);
     }
 }
 

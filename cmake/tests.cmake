@@ -52,6 +52,12 @@ if(TARGET sluice)
     add_dependencies(test_cli sluice)
 endif()
 
+# Over sockets, as clients see it.
+file(GLOB tests CONFIGURE_DEPENDS tests/http/test_*.c)
+foreach(test IN LISTS tests)
+    sluice_test(${test} http sluice_server)
+endforeach()
+
 # The example embeds the engine as anybody would: through libsluice.a and include/sluice.h.
 add_executable(example_chat examples/chat.c)
 target_link_libraries(example_chat PRIVATE libsluice)
@@ -61,7 +67,8 @@ set_tests_properties(examples/chat PROPERTIES LABELS examples TIMEOUT 120
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} PASS_REGULAR_EXPRESSION "How can I help you.*Nora")
 
 # What the ThreadSanitizer stage of .ci/run picks: tests in which several threads meet.
-foreach(name unit/test_threads unit/test_file unit/test_loop golden/test_engine examples/chat)
+foreach(name unit/test_threads unit/test_file unit/test_loop golden/test_engine
+        http/test_transport http/test_openai http/test_streams examples/chat)
     if(TEST ${name})
         set_property(TEST ${name} APPEND PROPERTY LABELS threads)
     endif()

@@ -1,0 +1,259 @@
+/*
+ * Answers: kept in the exchange under its lock until the library's thread takes them. Whoever adds
+ * something wakes the connection if it sleeps; the library asks for more by stream_read() and is put
+ * to sleep there when nothing is left.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "server/http_internal.h"
+
+#define BLOCK_BYTES        16384
+#define OUTPUT_COMPACT_MIN 65536
+
+void exchange_unref(struct http_exchange *exchange)
+{
+    if (atomic_fetch_sub_explicit(&exchange->references, 1, memory_order_acq_rel) != 1)
+        return;
+    buf_release(&exchange->body);
+    buf_release(&exchange->output);
+    pthread_mutex_destroy(&exchange->lock);
+    free(exchange->path);
+    free(exchange);
+}
+
+void http_release(struct http_exchange *exchange)
+{
+    exchange_unref(exchange);
+}
+
+void exchange_resume(struct http_exchange *exchange)
+{
+    if (!exchange->suspended)
+        return;
+    exchange->suspended = false;
+    MHD_resume_connection(exchange->connection);
+}
+
+/* The library's content reader. */
+static ssize_t stream_read(void *context, uint64_t position, char *out, size_t max)
+{
+    struct http_exchange *exchange = context;
+    (void)position;
+    pthread_mutex_lock(&exchange->lock);
+    size_t waiting = exchange->output.len - exchange->sent;
+    ssize_t result = 0;
+    exchange->progress_ns = clock_now_ns();
+    if (exchange->left) {
+        result = MHD_CONTENT_READER_END_WITH_ERROR;
+    } else if (waiting > 0) {
+        size_t n = waiting < max ? waiting : max;
+        memcpy(out, exchange->output.data + exchange->sent, n);
+        exchange->sent += n;
+        if (exchange->sent == exchange->output.len) {
+            buf_clear(&exchange->output);
+            exchange->sent = 0;
+        }
+        result = (ssize_t)n;
+    } else if (exchange->ended) {
+        result =
+            exchange->clean ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
+    } else {
+        exchange->suspended = true;
+        exchange->suspensions++;
+        MHD_suspend_connection(exchange->connection);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+    return result;
+}
+
+static struct MHD_Response *make_response(struct http_exchange *exchange)
+{
+    if (exchange->answer == ANSWER_STREAM)
+        return MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK_BYTES, stream_read,
+                                                 exchange, NULL);
+    struct buf *body = &exchange->output;
+    return MHD_create_response_from_buffer(body->len, body->len ? body->data : "",
+                                           MHD_RESPMEM_MUST_COPY);
+}
+
+enum MHD_Result exchange_queue(struct http_exchange *exchange)
+{
+    if (exchange->left)
+        return MHD_NO;
+    struct MHD_Response *response = make_response(exchange);
+    if (!response)
+        return MHD_NO;
+    if (exchange->content_type[0])
+        MHD_add_response_header(response, "Content-Type", exchange->content_type);
+    for (size_t i = 0; i < exchange->n_headers; i++)
+        MHD_add_response_header(response, exchange->headers[i].name, exchange->headers[i].value);
+    if (exchange->close_after)
+        MHD_add_response_header(response, "Connection", "close");
+    enum MHD_Result result = MHD_queue_response(exchange->connection, exchange->status, response);
+    MHD_destroy_response(response);
+    exchange->queued = result == MHD_YES;
+    exchange->progress_ns = clock_now_ns();
+    return result;
+}
+
+void http_add_header(struct http_exchange *exchange, const char *name, const char *value)
+{
+    pthread_mutex_lock(&exchange->lock);
+    if (exchange->answer == ANSWER_NONE && exchange->n_headers < ANSWER_HEADERS_MAX) {
+        size_t i = exchange->n_headers++;
+        snprintf(exchange->headers[i].name, sizeof exchange->headers[i].name, "%s", name);
+        snprintf(exchange->headers[i].value, sizeof exchange->headers[i].value, "%s", value);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+}
+
+static bool begin(struct http_exchange *exchange, enum answer_kind kind, unsigned status,
+                  const char *content_type)
+{
+    if (exchange->answer != ANSWER_NONE)
+        return false;
+    exchange->answer = kind;
+    exchange->status = status;
+    snprintf(exchange->content_type, sizeof exchange->content_type, "%s",
+             content_type ? content_type : "");
+    return true;
+}
+
+void http_answer(struct http_exchange *exchange, unsigned status, const char *content_type,
+                 struct str body)
+{
+    pthread_mutex_lock(&exchange->lock);
+    if (begin(exchange, ANSWER_WHOLE, status, content_type)) {
+        buf_append_str(&exchange->output, body);
+        if (exchange->output.failed) {
+            buf_release(&exchange->output);
+            exchange->status = 500;
+        }
+        exchange_resume(exchange);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+}
+
+void http_stream_begin(struct http_exchange *exchange, unsigned status, const char *content_type)
+{
+    pthread_mutex_lock(&exchange->lock);
+    if (begin(exchange, ANSWER_STREAM, status, content_type))
+        exchange_resume(exchange);
+    pthread_mutex_unlock(&exchange->lock);
+}
+
+/* Moves what waits to the front once the sent part is the larger one. */
+static void compact(struct http_exchange *exchange)
+{
+    struct buf *output = &exchange->output;
+    if (exchange->sent < OUTPUT_COMPACT_MIN || exchange->sent < output->len / 2)
+        return;
+    memmove(output->data, output->data + exchange->sent, output->len - exchange->sent + 1);
+    output->len -= exchange->sent;
+    exchange->sent = 0;
+}
+
+size_t http_stream_write(struct http_exchange *exchange, struct str data)
+{
+    pthread_mutex_lock(&exchange->lock);
+    if (exchange->answer == ANSWER_STREAM && !exchange->ended && !exchange->left) {
+        compact(exchange);
+        if (exchange->output.len == exchange->sent)
+            exchange->progress_ns = clock_now_ns(); /* nobody owed us anything until now */
+        buf_append_str(&exchange->output, data);
+        if (exchange->output.failed) { /* no memory: a stream with a hole would be a lie */
+            exchange->ended = true;
+            exchange->clean = false;
+        }
+        exchange_resume(exchange);
+    }
+    size_t waiting = exchange->output.len - exchange->sent;
+    pthread_mutex_unlock(&exchange->lock);
+    return waiting;
+}
+
+size_t http_stream_pending(struct http_exchange *exchange)
+{
+    pthread_mutex_lock(&exchange->lock);
+    size_t waiting = exchange->output.len - exchange->sent;
+    pthread_mutex_unlock(&exchange->lock);
+    return waiting;
+}
+
+void http_stream_end(struct http_exchange *exchange, bool clean)
+{
+    pthread_mutex_lock(&exchange->lock);
+    if (exchange->answer == ANSWER_STREAM && !exchange->ended) {
+        exchange->ended = true;
+        exchange->clean = clean;
+        exchange_resume(exchange);
+    }
+    pthread_mutex_unlock(&exchange->lock);
+}
+
+void http_close_after(struct http_exchange *exchange)
+{
+    pthread_mutex_lock(&exchange->lock);
+    exchange->close_after = true;
+    pthread_mutex_unlock(&exchange->lock);
+}
+
+bool http_has_left(struct http_exchange *exchange)
+{
+    pthread_mutex_lock(&exchange->lock);
+    bool left = exchange->left;
+    pthread_mutex_unlock(&exchange->lock);
+    return left;
+}
+
+/* ---- the request ------------------------------------------------------------------------------ */
+
+const char *http_method(const struct http_exchange *exchange)
+{
+    return exchange->method;
+}
+
+const char *http_path(const struct http_exchange *exchange)
+{
+    return exchange->path;
+}
+
+const char *http_header(struct http_exchange *exchange, const char *name)
+{
+    return MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, name);
+}
+
+const char *http_query(struct http_exchange *exchange, const char *name)
+{
+    return MHD_lookup_connection_value(exchange->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+struct str http_body(const struct http_exchange *exchange)
+{
+    return buf_str(&exchange->body);
+}
+
+const char *http_peer(const struct http_exchange *exchange)
+{
+    return exchange->peer;
+}
+
+void http_drop_body(struct http_exchange *exchange)
+{
+    buf_release(&exchange->body);
+    atomic_fetch_sub(&exchange->server->body_bytes, exchange->body_counted);
+    exchange->body_counted = 0;
+}
+
+void http_set_user(struct http_exchange *exchange, void *user)
+{
+    exchange->user = user;
+}
+
+void *http_user(const struct http_exchange *exchange)
+{
+    return exchange->user;
+}

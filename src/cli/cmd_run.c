@@ -21,7 +21,12 @@ static struct {
     int32_t top_k;
     bool raw, exact, think, no_think, quiet;
     bool has_temperature, has_top_k, has_top_p, has_min_p, has_repeat, has_seed;
-} flags;
+    float presence_penalty, frequency_penalty, typical_p, top_n_sigma;
+    float xtc_probability, xtc_threshold, dry_multiplier, dry_base, mirostat_tau, mirostat_eta;
+    int32_t dry_allowed_length, dry_last_n, mirostat;
+    const char *samplers;
+    bool has_presence, has_frequency, has_typical, has_sigma;
+} flags = {.xtc_threshold = 0.1f};
 
 static const struct option options[] = {
     {"--model", "-m", "MODEL", "the model, instead of as an argument", OPTION_TEXT, &flags.model,
@@ -38,6 +43,34 @@ static const struct option options[] = {
      &flags.min_p, &flags.has_min_p},
     {"--repeat-penalty", NULL, "R", "make recent tokens less likely, 1: off", OPTION_FLOAT,
      &flags.repeat_penalty, &flags.has_repeat},
+    {"--presence-penalty", NULL, "P", "make generated tokens less likely, once", OPTION_FLOAT,
+     &flags.presence_penalty, &flags.has_presence},
+    {"--frequency-penalty", NULL, "P", "the same for each time a token was generated", OPTION_FLOAT,
+     &flags.frequency_penalty, &flags.has_frequency},
+    {"--typical-p", "--typical", "P", "prefer tokens of expected surprise, 1: off", OPTION_FLOAT,
+     &flags.typical_p, &flags.has_typical},
+    {"--top-n-sigma", NULL, "N", "keep logits within N deviations of the best, 0: off",
+     OPTION_FLOAT, &flags.top_n_sigma, &flags.has_sigma},
+    {"--xtc-probability", NULL, "P", "how often to exclude the top choices, 0: off", OPTION_FLOAT,
+     &flags.xtc_probability, NULL},
+    {"--xtc-threshold", NULL, "P", "what counts as a top choice (default 0.1)", OPTION_FLOAT,
+     &flags.xtc_threshold, NULL},
+    {"--dry-multiplier", NULL, "M", "strength against repeated passages, 0: off", OPTION_FLOAT,
+     &flags.dry_multiplier, NULL},
+    {"--dry-base", NULL, "B", "its growth per repeated token (default 1.75)", OPTION_FLOAT,
+     &flags.dry_base, NULL},
+    {"--dry-allowed-length", NULL, "N", "tokens that may repeat freely (default 2)", OPTION_I32,
+     &flags.dry_allowed_length, NULL},
+    {"--dry-penalty-last-n", NULL, "N", "how far back it looks (default: everything)", OPTION_I32,
+     &flags.dry_last_n, NULL},
+    {"--mirostat", NULL, "V", "hold the surprise steady: 1 or 2, 0: off", OPTION_I32,
+     &flags.mirostat, NULL},
+    {"--mirostat-tau", "--mirostat-ent", "T", "at this many bits (default 5)", OPTION_FLOAT,
+     &flags.mirostat_tau, NULL},
+    {"--mirostat-eta", "--mirostat-lr", "E", "learning rate of it (default 0.1)", OPTION_FLOAT,
+     &flags.mirostat_eta, NULL},
+    {"--samplers", NULL, "LIST", "order of the cuts, e.g. 'top_k;top_p;temperature'", OPTION_TEXT,
+     &flags.samplers, NULL},
     {"--seed", "-s", "S", "same seed, same text", OPTION_U64, &flags.seed, &flags.has_seed},
     {"--system", NULL, "TEXT", "system prompt", OPTION_TEXT, &flags.system, NULL},
     {"--raw", NULL, NULL, "no chat template: the model continues the text itself", OPTION_FLAG,
@@ -117,6 +150,29 @@ static void set_sampling(sluice_sampling *s, bool demo)
     }
 }
 
+static void set_rarer_sampling(sluice_sampling *s)
+{
+    s->set |= (flags.has_presence ? SLUICE_SET_PRESENCE_PENALTY : 0) |
+              (flags.has_frequency ? SLUICE_SET_FREQUENCY_PENALTY : 0) |
+              (flags.has_typical ? SLUICE_SET_TYPICAL_P : 0) |
+              (flags.has_sigma ? SLUICE_SET_TOP_N_SIGMA : 0) | SLUICE_SET_XTC | SLUICE_SET_DRY |
+              SLUICE_SET_MIROSTAT;
+    s->presence_penalty = flags.presence_penalty;
+    s->frequency_penalty = flags.frequency_penalty;
+    s->typical_p = flags.typical_p;
+    s->top_n_sigma = flags.top_n_sigma;
+    s->xtc_probability = flags.xtc_probability;
+    s->xtc_threshold = flags.xtc_threshold;
+    s->dry_multiplier = flags.dry_multiplier;
+    s->dry_base = flags.dry_base;
+    s->dry_allowed_length = flags.dry_allowed_length;
+    s->dry_last_n = flags.dry_last_n;
+    s->mirostat = flags.mirostat;
+    s->mirostat_tau = flags.mirostat_tau;
+    s->mirostat_eta = flags.mirostat_eta;
+    s->order = flags.samplers;
+}
+
 static enum status read_prompt(struct buf *text, struct error *err)
 {
     enum status status = read_stdin(text, err);
@@ -192,6 +248,7 @@ static enum status run(const struct arguments *arguments, struct error *err)
                                          : SLUICE_THINKING_DEFAULT,
         };
         set_sampling(&settings.sampling, demo);
+        set_rarer_sampling(&settings.sampling);
         status = answer(engine, &settings, prompt, err);
     }
     sluice_engine_close(engine);

@@ -225,6 +225,9 @@ SLUICE_DEVICE static inline void sampling_cut_typical_p(struct sampling_set *set
     for (uint32_t j = left; j < n; j++)
         set->ids[j - left] = set->ids[j];
     set->n = n - left;
+    set->best = -INFINITY; /* the most probable token may be the least typical */
+    for (uint32_t k = 0; k < set->n; k++)
+        set->best = set->work[set->ids[k]] > set->best ? set->work[set->ids[k]] : set->best;
 }
 
 /* "Exclude top choices": with the given probability, drops all candidates of at least `threshold`

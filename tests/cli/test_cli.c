@@ -175,6 +175,8 @@ static void usage_errors_name_the_way_out(void **state)
     expect_failure(run(NULL, "run", "--think", "--no-think", "a b", NULL), 2, "exclude");
     expect_failure(run(NULL, "run", PEBBLE, "", NULL), 2, "empty");
     expect_failure(run(NULL, "run", "--backend", "abacus", "hello there", NULL), 2, "abacus");
+    expect_failure(run(NULL, "run", "a b", "--samplers", "top_k;luck", NULL), 2, "luck");
+    expect_failure(run(NULL, "run", "a b", "--mirostat", "7", NULL), 2, "mirostat");
     expect_failure(run(NULL, "detokenize", PEBBLE, "1,x", NULL), 2, "x");
     expect_failure(run(NULL, "logits", PEBBLE, NULL), 2, "--ids");
 }
@@ -211,6 +213,39 @@ static void same_seed_same_text(void **state)
                   text(&a.out));
     outcome_release(&a);
     outcome_release(&c);
+}
+
+/* Every sampler is reachable: each of these flags changes the text that a seed gives. */
+static void sampler_flags_matter(void **state)
+{
+    (void)state;
+    static const char *const flags[][2] = {
+        {"--typical-p", "0.05"},
+        {"--top-n-sigma", "0.2"},
+        {"--xtc-probability", "1"},
+        {"--dry-multiplier", "50"},
+        {"--mirostat", "1"},
+        {"--mirostat", "2"},
+        {"--presence-penalty", "2"},
+        {"--frequency-penalty", "2"},
+        {"--repeat-penalty", "3"},
+        {"--samplers", "temperature"},
+        {"--top-k", "1"},
+        {"--min-p", "0.9"},
+    };
+    struct outcome plain =
+        run(NULL, "run", "Tell me a story", "--temp", "2.5", "--seed", "3", "-n", "60", NULL);
+    expect_success(&plain);
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) {
+        struct outcome o = run(NULL, "run", "Tell me a story", "--temp", "2.5", "--seed", "3", "-n",
+                               "60", flags[i][0], flags[i][1], NULL);
+        expect_success(&o);
+        if (strcmp(text(&o.out), text(&plain.out)) == 0)
+            print_error("%s %s changes nothing\n", flags[i][0], flags[i][1]);
+        assert_string_not_equal(text(&o.out), text(&plain.out));
+        outcome_release(&o);
+    }
+    outcome_release(&plain);
 }
 
 static void missing_input_is_an_error(void **state)
@@ -353,6 +388,7 @@ int main(void)
         cmocka_unit_test(usage_errors_name_the_way_out),
         cmocka_unit_test(answers_a_prompt),
         cmocka_unit_test(same_seed_same_text),
+        cmocka_unit_test(sampler_flags_matter),
         cmocka_unit_test(missing_input_is_an_error),
         cmocka_unit_test(cut_model_is_a_model_error),
         cmocka_unit_test(tokenize_and_back),

@@ -86,6 +86,9 @@ static void test_typical_p(void **state)
     struct sampling s = plain();
     s.typical_p = 0.2f;
     assert_int_equal(reachable(s, logits, 4), 1 << 1);
+    s.min_p = 0.9f; /* of what is left, not of the token that was cut away */
+    assert_int_equal(reachable(s, logits, 4), 1 << 1);
+    s.min_p = 0;
     s.typical_p = 0.7f;
     assert_int_equal(reachable(s, logits, 4), 3);
     s.typical_p = 0.8f; /* a tie: the lower id */

@@ -158,7 +158,7 @@ static uint64_t kv_bytes_per_token(const struct program *program)
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < program->n_groups; i++) {
         const struct state_group *g = &program->groups[i];
-        if (g->kind == GROUP_KV)
+        if (g->kind != GROUP_RECURRENT)
             bytes += (uint64_t)g->n_layers * g->n_kv_heads * (g->k_head_dim + g->v_head_dim) * 2;
     }
     return bytes;

@@ -54,6 +54,25 @@ struct op_operands op_operands(const struct op *op)
         add(&o, &op->u.conv.in, "in", false);
         add(&o, &op->u.conv.out, "out", true);
         break;
+    case OP_SSM:
+        add(&o, &op->u.ssm.x, "x", false);
+        add(&o, &op->u.ssm.dt, "dt", false);
+        add(&o, &op->u.ssm.b, "b", false);
+        add(&o, &op->u.ssm.c, "c", false);
+        add(&o, &op->u.ssm.out, "out", true);
+        break;
+    case OP_DELTA:
+        add(&o, &op->u.delta.q, "q", false);
+        add(&o, &op->u.delta.k, "k", false);
+        add(&o, &op->u.delta.v, "v", false);
+        add(&o, &op->u.delta.decay, "decay", false);
+        add(&o, &op->u.delta.beta, "beta", false);
+        add(&o, &op->u.delta.out, "out", true);
+        break;
+    case OP_HEADS:
+        add(&o, &op->u.heads.in, "in", false);
+        add(&o, &op->u.heads.out, "out", true);
+        break;
     case OP_ADD:
         add(&o, &op->u.add.a, "a", false);
         add(&o, &op->u.add.b, "b", false);
@@ -119,12 +138,28 @@ static const struct weight *need_weight(struct check *c, int32_t id, const char 
     return weight;
 }
 
+/* An activation of one value: not one that only a gated pair has. */
+static void need_plain(struct check *c, enum activation act)
+{
+    if (act == ACT_CLAMPED_SWIGLU)
+        fail(c, "activation (for gated pairs only)", act, ACT_NONE);
+}
+
+/* Recurrences read their inputs again after writing some of their result. */
+static void need_apart(struct check *c, struct view out, struct view in)
+{
+    if (out.buffer == in.buffer)
+        fail(c, "buffer of the result (must differ from those of the inputs)",
+             (uint64_t)out.buffer, (uint64_t)in.buffer + 1);
+}
+
 static void optional_vector(struct check *c, int32_t id, const char *what, uint64_t n)
 {
     if (id != NO_WEIGHT)
         need_weight(c, id, what, 1, n);
 }
 
+/* kind GROUP_KV: anything paged. */
 static const struct state_group *need_group(struct check *c, uint32_t group, uint32_t layer,
                                             enum group_kind kind)
 {
@@ -133,11 +168,19 @@ static const struct state_group *need_group(struct check *c, uint32_t group, uin
         return NULL;
     }
     const struct state_group *g = &c->program->groups[group];
-    if (g->kind != kind)
+    bool paged = g->kind != GROUP_RECURRENT;
+    if (paged != (kind != GROUP_RECURRENT))
         fail(c, "group kind", g->kind, kind);
+    if (g->kind == GROUP_LATENT && g->n_kv_heads != 1)
+        fail(c, "heads of a latent group", g->n_kv_heads, 1);
     if (layer >= g->n_layers)
         fail(c, "layer in group", layer, g->n_layers);
     return g;
+}
+
+static uint64_t query_dim(const struct state_group *g)
+{
+    return g->kind == GROUP_LATENT ? (uint64_t)g->k_head_dim + g->v_head_dim : g->k_head_dim;
 }
 
 static void check_rope_kv(struct check *c, const struct op_rope_kv *o)
@@ -145,7 +188,7 @@ static void check_rope_kv(struct check *c, const struct op_rope_kv *o)
     const struct state_group *g = need_group(c, o->group, o->layer, GROUP_KV);
     if (!g)
         return;
-    need_width(c, o->q, "q width", (uint64_t)o->n_heads * g->k_head_dim);
+    need_width(c, o->q, "q width", o->n_heads * query_dim(g));
     need_optional(c, o->k, "k width", (uint64_t)g->n_kv_heads * g->k_head_dim);
     need_optional(c, o->v, "v width", (uint64_t)g->n_kv_heads * g->v_head_dim);
     if ((o->k.buffer == NO_BUFFER) != (o->v.buffer == NO_BUFFER))
@@ -162,7 +205,7 @@ static void check_attention(struct check *c, const struct op_attention *o)
     const struct state_group *g = need_group(c, o->group, o->layer, GROUP_KV);
     if (!g)
         return;
-    need_width(c, o->q, "q width", (uint64_t)o->n_heads * g->k_head_dim);
+    need_width(c, o->q, "q width", o->n_heads * query_dim(g));
     need_width(c, o->out, "out width", (uint64_t)o->n_heads * g->v_head_dim);
     if (g->n_kv_heads == 0 || o->n_heads % g->n_kv_heads)
         fail(c, "heads over key/value heads", o->n_heads, g->n_kv_heads);
@@ -184,6 +227,9 @@ static void check_experts(struct check *c, const struct op_experts *o)
         fail(c, "down columns", down->n_cols, gate->n_rows);
     if (up->count != gate->count || down->count != gate->count)
         fail(c, "experts in the stacks", up->count, gate->count);
+    optional_vector(c, o->gate_bias, "gate biases", (uint64_t)gate->count * gate->n_rows);
+    optional_vector(c, o->up_bias, "up biases", (uint64_t)gate->count * gate->n_rows);
+    optional_vector(c, o->down_bias, "down biases", (uint64_t)gate->count * o->out.width);
     need_width(c, o->route, "route width", 2 * (uint64_t)o->k);
     need_width(c, o->hidden, "hidden width", (uint64_t)o->k * gate->n_rows);
     need_optional(c, o->residual, "residual width", o->out.width);
@@ -216,18 +262,107 @@ static void check_route(struct check *c, const struct op_route *o)
     need_width(c, o->out, "out width", 2 * (uint64_t)o->k);
     if (o->k == 0 || o->k > o->n_experts)
         fail(c, "experts per token", o->k, o->n_experts);
+    if (o->n_groups <= 1)
+        return;
+    if (o->n_groups > ROUTE_GROUPS_MAX || o->n_experts % o->n_groups)
+        fail(c, "groups of experts", o->n_groups, o->n_experts);
+    else if (o->k_groups == 0 || o->k_groups > o->n_groups ||
+             o->k > o->n_experts / o->n_groups * o->k_groups)
+        fail(c, "groups to choose from", o->k_groups, o->n_groups);
+    else if (o->group_best == 0 || o->group_best > 2 ||
+             o->group_best > o->n_experts / o->n_groups)
+        fail(c, "experts that score a group", o->group_best, 2);
+}
+
+static void need_state(struct check *c, uint32_t group, uint32_t layer, uint64_t floats)
+{
+    const struct state_group *g = need_group(c, group, layer, GROUP_RECURRENT);
+    if (g && g->state_floats != floats)
+        fail(c, "state size", g->state_floats, floats);
 }
 
 static void check_conv(struct check *c, const struct op_conv *o)
 {
     need_width(c, o->out, "out width", o->in.width);
+    need_plain(c, o->act);
     need_weight(c, o->weight, "weight", o->in.width, o->taps);
     optional_vector(c, o->bias, "bias", o->in.width);
     if (o->taps < 2)
         fail(c, "taps", o->taps, 2);
-    const struct state_group *g = need_group(c, o->group, o->layer, GROUP_RECURRENT);
-    if (g && g->state_floats != (uint64_t)(o->taps - 1) * o->in.width)
-        fail(c, "state size", g->state_floats, (uint64_t)(o->taps - 1) * o->in.width);
+    need_state(c, o->group, o->layer, (uint64_t)(o->taps - 1) * o->in.width);
+}
+
+static void check_ssm(struct check *c, const struct op_ssm *o)
+{
+    uint64_t heads = o->n_heads, state = (uint64_t)o->n_groups * o->n_state;
+    if (heads == 0 || o->n_groups == 0 || heads % o->n_groups) {
+        fail(c, "heads over groups", heads, o->n_groups);
+        return;
+    }
+    need_width(c, o->x, "x width", heads * o->head_dim);
+    need_width(c, o->out, "out width", heads * o->head_dim);
+    need_width(c, o->dt, "dt width", heads);
+    need_width(c, o->b, "b width", state);
+    need_width(c, o->c, "c width", state);
+    const struct weight *a = need_weight(c, o->a, "a", 1, 0);
+    if (a && a->n_cols != heads && a->n_cols != heads * o->n_state)
+        fail(c, "a length", a->n_cols, heads);
+    need_weight(c, o->d, "d", 1, heads);
+    optional_vector(c, o->dt_bias, "dt bias", heads);
+    need_apart(c, o->out, o->x);
+    need_apart(c, o->out, o->b);
+    need_apart(c, o->out, o->c);
+    need_apart(c, o->out, o->dt);
+    if (!(o->dt_min <= o->dt_max))
+        fail(c, "dt limits in order", 0, 1);
+    need_state(c, o->group, o->layer, heads * o->n_state * o->head_dim);
+}
+
+static void check_delta(struct check *c, const struct op_delta *o)
+{
+    uint64_t heads = o->n_heads, keys = (uint64_t)o->n_key_heads * o->k_dim;
+    if (heads == 0 || o->n_key_heads == 0 || heads % o->n_key_heads) {
+        fail(c, "value heads over key heads", heads, o->n_key_heads);
+        return;
+    }
+    need_width(c, o->q, "q width", keys);
+    need_width(c, o->k, "k width", keys);
+    need_width(c, o->v, "v width", heads * o->v_dim);
+    need_width(c, o->out, "out width", heads * o->v_dim);
+    need_width(c, o->decay, "decay width", heads);
+    need_width(c, o->beta, "beta width", heads);
+    need_apart(c, o->out, o->q);
+    need_apart(c, o->out, o->k);
+    need_apart(c, o->out, o->v);
+    need_weight(c, o->a, "a", 1, heads);
+    need_weight(c, o->dt_bias, "dt bias", 1, heads);
+    need_state(c, o->group, o->layer, heads * o->k_dim * o->v_dim);
+}
+
+static void check_heads(struct check *c, const struct op_heads *o)
+{
+    if (o->n_heads == 0 || o->in.width % o->n_heads || o->out.width % o->n_heads) {
+        fail(c, "heads", o->n_heads, o->in.width);
+        return;
+    }
+    if (o->in_width == 0 || (uint64_t)o->in_column + o->in_width > o->in.width / o->n_heads)
+        fail(c, "columns of an input head", (uint64_t)o->in_column + o->in_width,
+             o->in.width / o->n_heads);
+    if (o->out_width == 0 || (uint64_t)o->out_column + o->out_width > o->out.width / o->n_heads)
+        fail(c, "columns of an output head", (uint64_t)o->out_column + o->out_width,
+             o->out.width / o->n_heads);
+    if (o->in.buffer == o->out.buffer)
+        fail(c, "buffers (in and out must differ)", 1, 2);
+    if (o->weight == NO_WEIGHT) {
+        if (o->in_width != o->out_width)
+            fail(c, "columns to copy", o->out_width, o->in_width);
+        return;
+    }
+    const struct weight *w = need_weight(c, o->weight, "weight",
+                                         o->transposed ? o->in_width : o->out_width,
+                                         o->transposed ? o->out_width : o->in_width);
+    if (w && w->count != o->n_heads)
+        fail(c, "matrices in the stack", w->count, o->n_heads);
 }
 
 static void check_rows(struct check *c, const struct op_operands *operands)
@@ -262,6 +397,7 @@ static void check_op(struct check *c)
         check_norm(c, &op->u.norm);
         break;
     case OP_LINEAR:
+        need_plain(c, op->u.linear.act);
         need_weight(c, op->u.linear.weight, "weight", op->u.linear.out.width,
                     op->u.linear.in.width);
         optional_vector(c, op->u.linear.bias, "bias", op->u.linear.out.width);
@@ -288,12 +424,23 @@ static void check_op(struct check *c)
     case OP_CONV:
         check_conv(c, &op->u.conv);
         break;
+    case OP_SSM:
+        check_ssm(c, &op->u.ssm);
+        break;
+    case OP_DELTA:
+        check_delta(c, &op->u.delta);
+        break;
+    case OP_HEADS:
+        check_heads(c, &op->u.heads);
+        break;
     case OP_ADD:
         need_width(c, op->u.add.a, "a width", op->u.add.out.width);
         need_width(c, op->u.add.b, "b width", op->u.add.out.width);
         break;
     case OP_MUL:
-        need_width(c, op->u.mul.a, "a width", op->u.mul.out.width);
+        need_plain(c, op->u.mul.act);
+        if (op->u.mul.a.width == 0 || op->u.mul.out.width % op->u.mul.a.width)
+            fail(c, "a width", op->u.mul.a.width, op->u.mul.out.width);
         need_width(c, op->u.mul.b, "b width", op->u.mul.out.width);
         break;
     case OP_SELECT:

@@ -43,8 +43,9 @@ static uint64_t choose_page_bytes(const struct program *program, const uint64_t 
     uint64_t page = 256;
     for (uint32_t i = 0; i < program->n_groups; i++) {
         const struct state_group *g = &program->groups[i];
-        uint64_t need = g->kind == GROUP_KV ? token_bytes[i] * g->n_layers * target_tokens
-                                            : (uint64_t)g->state_floats * sizeof(float);
+        uint64_t need = g->kind == GROUP_RECURRENT
+                            ? (uint64_t)g->state_floats * sizeof(float)
+                            : token_bytes[i] * g->n_layers * target_tokens;
         if (need > page)
             page = need;
     }
@@ -81,7 +82,7 @@ enum status layout_plan(const struct program *program, enum tensor_type kv_type,
         out->groups[i].kind = (uint32_t)g->kind;
         if (g->n_layers == 0 || (g->kind == GROUP_RECURRENT && g->state_floats == 0))
             return error_set(err, STATUS_MODEL, "layer group %s is empty", g->name);
-        if (g->kind != GROUP_KV)
+        if (g->kind == GROUP_RECURRENT)
             continue;
         enum status status = kv_token_bytes(g, kv_type, &out->groups[i], &token_bytes[i], err);
         if (status != STATUS_OK)
@@ -93,10 +94,10 @@ enum status layout_plan(const struct program *program, enum tensor_type kv_type,
                          target_tokens, (unsigned long long)out->page_bytes);
     for (uint32_t i = 0; i < program->n_groups; i++) {
         struct group_layout *g = &out->groups[i];
-        if (program->groups[i].kind == GROUP_KV)
-            place_kv(&program->groups[i], token_bytes[i], out->page_bytes, max_context, g);
-        else
+        if (program->groups[i].kind == GROUP_RECURRENT)
             place_state(&program->groups[i], out->page_bytes, g);
+        else
+            place_kv(&program->groups[i], token_bytes[i], out->page_bytes, max_context, g);
         g->table_offset = out->slot_pages;
         if (g->max_pages > LAYOUT_TABLE_MAX - out->slot_pages)
             return error_set(err, STATUS_LIMIT, "a context of %u tokens needs too many pages",

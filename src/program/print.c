@@ -3,15 +3,16 @@
 
 const char *op_kind_name(enum op_kind kind)
 {
-    static const char *const names[] = {"embed", "norm",   "linear",  "rope+kv", "attention",
-                                        "gated", "route",  "experts", "conv",    "add",
-                                        "mul",   "select", "logits"};
+    static const char *const names[] = {"embed", "norm",  "linear", "rope+kv", "attention", "gated",
+                                        "route", "experts", "conv",  "ssm",     "delta",    "heads",
+                                        "add",   "mul",   "select", "logits"};
     return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 
 static const char *activation_name(enum activation act)
 {
-    static const char *const names[] = {"none", "silu", "gelu", "gelu_tanh", "relu"};
+    static const char *const names[] = {"none", "silu",    "gelu",          "gelu_tanh",
+                                        "relu", "sigmoid", "clamped_swiglu"};
     return (size_t)act < sizeof names / sizeof *names ? names[act] : "?";
 }
 
@@ -86,6 +87,8 @@ static void print_details(const struct program *p, struct buf *out, const struct
         break;
     case OP_ROUTE:
         print_weight(p, out, "w", op->u.route.weight);
+        if (op->u.route.n_groups > 1)
+            buf_printf(out, " best %u of %u groups,", op->u.route.k_groups, op->u.route.n_groups);
         buf_printf(out, " %s top %u of %u%s",
                    op->u.route.score == ROUTE_SOFTMAX ? "softmax" : "sigmoid", op->u.route.k,
                    op->u.route.n_experts, op->u.route.normalise ? ", normalised" : "");
@@ -100,6 +103,26 @@ static void print_details(const struct program *p, struct buf *out, const struct
         print_weight(p, out, "w", op->u.conv.weight);
         buf_printf(out, " taps=%u state in %s layer %u", op->u.conv.taps,
                    p->groups[op->u.conv.group].name, op->u.conv.layer);
+        break;
+    case OP_SSM:
+        print_weight(p, out, "a", op->u.ssm.a);
+        print_weight(p, out, "d", op->u.ssm.d);
+        buf_printf(out, " heads=%u of %u, groups=%u, state in %s layer %u", op->u.ssm.n_heads,
+                   op->u.ssm.head_dim, op->u.ssm.n_groups, p->groups[op->u.ssm.group].name,
+                   op->u.ssm.layer);
+        break;
+    case OP_DELTA:
+        print_weight(p, out, "a", op->u.delta.a);
+        buf_printf(out, " heads=%u/%u of %u+%u, state in %s layer %u", op->u.delta.n_heads,
+                   op->u.delta.n_key_heads, op->u.delta.k_dim, op->u.delta.v_dim,
+                   p->groups[op->u.delta.group].name, op->u.delta.layer);
+        break;
+    case OP_HEADS:
+        print_weight(p, out, op->u.heads.transposed ? "w^T" : "w", op->u.heads.weight);
+        buf_printf(out, " heads=%u [%u:%u] -> [%u:%u]%s", op->u.heads.n_heads,
+                   op->u.heads.in_column, op->u.heads.in_column + op->u.heads.in_width,
+                   op->u.heads.out_column, op->u.heads.out_column + op->u.heads.out_width,
+                   op->u.heads.weight == NO_WEIGHT ? " copy" : "");
         break;
     case OP_ADD:
         if (op->u.add.scale != 1.0f)
@@ -164,9 +187,10 @@ void program_print(const struct program *program, struct buf *out,
         if (g->kind == GROUP_RECURRENT)
             buf_printf(out, "state of %u floats per layer\n", g->state_floats);
         else
-            buf_printf(out, "%u heads of %u+%u per token and layer%s", g->n_kv_heads, g->k_head_dim,
-                       g->v_head_dim, g->window ? "" : "\n");
-        if (g->kind == GROUP_KV && g->window)
+            buf_printf(out, "%u %s of %u+%u per token and layer%s", g->n_kv_heads,
+                       g->kind == GROUP_LATENT ? "latent" : "heads", g->k_head_dim, g->v_head_dim,
+                       g->window ? "" : "\n");
+        if (g->kind != GROUP_RECURRENT && g->window)
             buf_printf(out, ", window %u\n", g->window);
     }
     buf_append_cstr(out, "operations:\n");

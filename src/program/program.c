@@ -137,6 +137,14 @@ int32_t program_weight(struct program *program, const struct weight *weight)
     return add_weight(program, weight);
 }
 
+void *program_memory(struct program *program, size_t bytes)
+{
+    void *memory = arena_alloc(&program->store->arena, bytes ? bytes : 1, 1);
+    if (!memory)
+        program_fail(program, STATUS_MEMORY, "out of memory while building the program");
+    return memory;
+}
+
 int32_t program_constant(struct program *program, const char *name, const float *values, uint32_t n)
 {
     float *copy = arena_alloc(&program->store->arena, n, sizeof *copy);

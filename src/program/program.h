@@ -38,6 +38,7 @@ extern "C" {
 #define NO_WEIGHT          (-1)
 #define NO_BUFFER          (-1)
 #define PROGRAM_GROUPS_MAX 16
+#define ROUTE_GROUPS_MAX   256 /* groups of experts */
 
 enum buffer_rows {
     ROWS_STEP,   /* one row per row of the step */
@@ -82,14 +83,18 @@ struct weight {
 enum group_kind {
     GROUP_KV,        /* K and V per token and layer */
     GROUP_RECURRENT, /* a fixed-size state per layer and sequence */
+    /* One latent vector per token and layer for all heads, in K/V's page layout with one head: V
+     * holds the latent (v_head_dim), K the rotated part that scores only (k_head_dim). A query head
+     * is [k_head_dim | v_head_dim]: its score is the dot product with both, its value the latent. */
+    GROUP_LATENT,
 };
 
 struct state_group {
     const char *name;
     enum group_kind kind;
     uint32_t n_layers;
-    uint32_t window; /* GROUP_KV: only the last `window` positions are read; 0: all */
-    /* GROUP_KV: heads x head_dim elements per token and layer. */
+    uint32_t window; /* GROUP_KV, GROUP_LATENT: only the last `window` positions are read; 0: all */
+    /* GROUP_KV, GROUP_LATENT: heads x head_dim elements per token and layer. */
     uint32_t n_kv_heads;
     uint32_t k_head_dim, v_head_dim;
     /* GROUP_RECURRENT: float32 values per layer. */
@@ -102,6 +107,10 @@ enum activation {
     ACT_GELU,      /* x/2 (1 + erf(x / sqrt 2)) */
     ACT_GELU_TANH, /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
     ACT_RELU,
+    ACT_SIGMOID, /* 1 / (1 + exp(-x)) */
+    /* OP_GATED and OP_EXPERTS only, of gate g and up u together: with g = min(g, 7) and
+     * u = min(max(u, -7), 7), (u + 1) g sigmoid(1.702 g) */
+    ACT_CLAMPED_SWIGLU,
 };
 
 enum norm_kind {
@@ -127,6 +136,9 @@ enum op_kind {
     OP_ROUTE,     /* choose k experts per row */
     OP_EXPERTS,   /* out = residual + sum over chosen experts of weight * gated FFN */
     OP_CONV,      /* causal depthwise convolution over the sequence, with recurrent state */
+    OP_SSM,       /* state space recurrence (Mamba 1 and 2) over the sequence */
+    OP_DELTA,     /* gated delta rule over the sequence */
+    OP_HEADS,     /* a small matrix of its own for each head, or a copy of columns of each head */
     OP_ADD,       /* out = a + b * scale */
     OP_MUL,       /* out = act(a) * b */
     OP_SELECT,    /* rows of the step -> wanted output rows */
@@ -157,8 +169,8 @@ struct op_linear {
     float scale;
 };
 
-/* q [n_heads * k_head_dim], k [n_kv_heads * k_head_dim], v [n_kv_heads * v_head_dim] of the group.
- * Angle of pair i at position p: p * freqs[i]; values are multiplied by `magnitude` (YaRN). Only the
+/* q [n_heads * k_head_dim], k [n_kv_heads * k_head_dim], v [n_kv_heads * v_head_dim] of the group;
+ * GROUP_LATENT: q [n_heads * (k_head_dim + v_head_dim)], whose latent part does not turn. Angle of pair i at position p: p * freqs[i]; values are multiplied by `magnitude` (YaRN). Only the
  * first rope_dims columns of a head turn. k and v absent: only q turns, nothing is appended. */
 struct op_rope_kv {
     struct view q, k, v;
@@ -175,7 +187,7 @@ struct op_rope_kv {
  * score = scale * q.k, softcap c: c * tanh(score / c); sinks: constant or vector [n_heads], an extra
  * logit per head that takes weight but adds no value. */
 struct op_attention {
-    struct view q, out; /* [n_heads * k_head_dim], [n_heads * v_head_dim] */
+    struct view q, out; /* q as in op_rope_kv, [n_heads * v_head_dim] */
     uint32_t n_heads;
     uint32_t group, layer;
     uint32_t window;
@@ -190,7 +202,10 @@ struct op_gated {
 };
 
 /* out: 2k words per row: k int32 expert ids by falling score (ties: lower id), k float32 weights.
- * Router arithmetic is float32 in every mode. score_bias is added for choosing only. */
+ * Router arithmetic is float32 in every mode. score_bias is added for choosing only.
+ * n_groups > 1: experts stand in groups of n_experts / n_groups, and only those of the k_groups best
+ * groups can be chosen (ties: lower group); a group is as good as the sum of its group_best (1 or 2)
+ * best experts, biased. */
 struct op_route {
     struct view in, out;
     int32_t weight, bias, score_bias;
@@ -198,13 +213,16 @@ struct op_route {
     uint32_t n_experts, k;
     bool normalise; /* chosen weights sum to 1 */
     float scale;
+    uint32_t n_groups, k_groups, group_best;
 };
 
-/* hidden: scratch, k * ff words per row. Stacks of n_experts matrices [ff, in], [ff, in], [out, ff].
- * The k contributions are added in the order of the route. */
+/* hidden: scratch, k * ff words per row. Stacks of n_experts matrices [ff, in], [ff, in], [out, ff];
+ * biases are vectors of all experts' in a row: [n_experts * ff], [n_experts * ff], [n_experts * out].
+ * The k contributions, each with its bias times its weight, are added in the order of the route. */
 struct op_experts {
     struct view in, route, hidden, out, residual;
     int32_t gate, up, down;
+    int32_t gate_bias, up_bias, down_bias;
     enum activation act;
     uint32_t k;
 };
@@ -219,11 +237,52 @@ struct op_conv {
     enum activation act;
 };
 
+/* Per head h of n_heads, with head_dim columns each, and group g = h / (n_heads / n_groups):
+ *     t = clamp(softplus(dt[h] + dt_bias[h]), dt_min, dt_max)
+ *     S[n][p] = exp(t a[h or h, n]) S[n][p] + t b[g][n] x[h][p]
+ *     out[h][p] = sum_n c[g][n] S[n][p] + d[h] x[h][p]
+ * a: [n_heads] (Mamba 2) or [n_heads * n_state] (Mamba 1, whose heads are channels: head_dim 1).
+ * State, float32: S as [n_heads][n_state][head_dim]; 0 before the sequence's start. Rows go one by
+ * one in order, so that the bits do not depend on how a prompt is cut. */
+struct op_ssm {
+    struct view x, dt, b, c, out; /* [n_heads * head_dim], [n_heads], [n_groups * n_state] twice */
+    int32_t a, d, dt_bias;        /* dt_bias NO_WEIGHT: 0 */
+    uint32_t n_heads, head_dim, n_groups, n_state;
+    float dt_min, dt_max;
+    uint32_t group, layer;
+};
+
+/* Per value head h of n_heads, with key head g = h / (n_heads / n_key_heads); q and k are scaled to
+ * length 1 first, as x / sqrt(sum(x^2) + 1e-6), and q by 1 / sqrt(k_dim):
+ *     S[i][j] = exp(a[h] softplus(decay[h] + dt_bias[h])) S[i][j]
+ *     u[j] = sigmoid(beta[h]) (v[h][j] - sum_i k[g][i] S[i][j])
+ *     S[i][j] += k[g][i] u[j]                 out[h][j] = sum_i q[g][i] S[i][j]
+ * State, float32: S as [n_heads][k_dim][v_dim]; 0 before the sequence's start. Rows go one by one. */
+struct op_delta {
+    struct view q, k, v, decay, beta, out; /* [n_key_heads * k_dim] twice, [n_heads * v_dim], ... */
+    int32_t a, dt_bias;                    /* [n_heads] each */
+    uint32_t n_heads, n_key_heads, k_dim, v_dim;
+    uint32_t group, layer;
+};
+
+/* Head h of n_heads takes columns [in_column, + in_width) of its in.width / n_heads columns to columns
+ * [out_column, + out_width) of its out.width / n_heads. weight: a stack of n_heads matrices
+ * [out_width, in_width], or [in_width, out_width] where `transposed` (out = W^T in); NO_WEIGHT: a
+ * copy, in_width = out_width. The other columns of out stay as they are. */
+struct op_heads {
+    struct view in, out;
+    int32_t weight;
+    bool transposed;
+    uint32_t n_heads;
+    uint32_t in_column, in_width, out_column, out_width;
+};
+
 struct op_add {
     struct view a, b, out;
     float scale;
 };
 
+/* a may be narrower than b: then each of its columns scales b.width / a.width columns in a row. */
 struct op_mul {
     struct view a, b, out;
     enum activation act;
@@ -253,6 +312,9 @@ struct op {
         struct op_route route;
         struct op_experts experts;
         struct op_conv conv;
+        struct op_ssm ssm;
+        struct op_delta delta;
+        struct op_heads heads;
         struct op_add add;
         struct op_mul mul;
         struct op_select select;
@@ -295,6 +357,9 @@ struct view view_columns(struct view view, uint32_t column, uint32_t width);
 
 /* Copies the descriptor and its parts array; the bytes stay borrowed. */
 int32_t program_weight(struct program *program, const struct weight *weight);
+/* Zeroed memory that lives as long as the program, for weights made at load; NULL: out of memory,
+ * which is recorded. */
+void *program_memory(struct program *program, size_t bytes);
 /* Copies n floats. */
 int32_t program_constant(struct program *program, const char *name, const float *values,
                          uint32_t n);

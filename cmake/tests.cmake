@@ -45,6 +45,10 @@ foreach(label kernel golden sched)
         sluice_test(${test} ${label} sluice_engine)
     endforeach()
 endforeach()
+if(TARGET test_operations)
+    target_sources(test_operations PRIVATE tests/kernel/op_cases.c tests/kernel/op_cases_recurrent.c
+        tests/kernel/op_kit.c)
+endif()
 
 # The program as a user meets it.
 if(TARGET sluice)

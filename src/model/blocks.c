@@ -196,6 +196,9 @@ void build_moe(struct build *b, uint32_t index, struct view in, struct view out,
                       .gate = build_experts_stack(b, l, "ffn_gate_exps", h->expert_ff, in.width),
                       .up = build_experts_stack(b, l, "ffn_up_exps", h->expert_ff, in.width),
                       .down = build_experts_stack(b, l, "ffn_down_exps", out.width, h->expert_ff),
+                      .gate_bias = NO_WEIGHT,
+                      .up_bias = NO_WEIGHT,
+                      .down_bias = NO_WEIGHT,
                       .act = h->act,
                       .k = h->n_experts_used}};
     program_emit(b->program, &op, "%d.experts", l);

@@ -149,8 +149,8 @@ static void need_plain(struct check *c, enum activation act)
 static void need_apart(struct check *c, struct view out, struct view in)
 {
     if (out.buffer == in.buffer)
-        fail(c, "buffer of the result (must differ from those of the inputs)",
-             (uint64_t)out.buffer, (uint64_t)in.buffer + 1);
+        fail(c, "buffer of the result (must differ from those of the inputs)", (uint64_t)out.buffer,
+             (uint64_t)in.buffer + 1);
 }
 
 static void optional_vector(struct check *c, int32_t id, const char *what, uint64_t n)
@@ -269,8 +269,7 @@ static void check_route(struct check *c, const struct op_route *o)
     else if (o->k_groups == 0 || o->k_groups > o->n_groups ||
              o->k > o->n_experts / o->n_groups * o->k_groups)
         fail(c, "groups to choose from", o->k_groups, o->n_groups);
-    else if (o->group_best == 0 || o->group_best > 2 ||
-             o->group_best > o->n_experts / o->n_groups)
+    else if (o->group_best == 0 || o->group_best > 2 || o->group_best > o->n_experts / o->n_groups)
         fail(c, "experts that score a group", o->group_best, 2);
 }
 
@@ -358,9 +357,9 @@ static void check_heads(struct check *c, const struct op_heads *o)
             fail(c, "columns to copy", o->out_width, o->in_width);
         return;
     }
-    const struct weight *w = need_weight(c, o->weight, "weight",
-                                         o->transposed ? o->in_width : o->out_width,
-                                         o->transposed ? o->out_width : o->in_width);
+    const struct weight *w =
+        need_weight(c, o->weight, "weight", o->transposed ? o->in_width : o->out_width,
+                    o->transposed ? o->out_width : o->in_width);
     if (w && w->count != o->n_heads)
         fail(c, "matrices in the stack", w->count, o->n_heads);
 }

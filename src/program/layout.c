@@ -43,9 +43,8 @@ static uint64_t choose_page_bytes(const struct program *program, const uint64_t 
     uint64_t page = 256;
     for (uint32_t i = 0; i < program->n_groups; i++) {
         const struct state_group *g = &program->groups[i];
-        uint64_t need = g->kind == GROUP_RECURRENT
-                            ? (uint64_t)g->state_floats * sizeof(float)
-                            : token_bytes[i] * g->n_layers * target_tokens;
+        uint64_t need = g->kind == GROUP_RECURRENT ? (uint64_t)g->state_floats * sizeof(float)
+                                                   : token_bytes[i] * g->n_layers * target_tokens;
         if (need > page)
             page = need;
     }

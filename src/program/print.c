@@ -3,9 +3,9 @@
 
 const char *op_kind_name(enum op_kind kind)
 {
-    static const char *const names[] = {"embed", "norm",  "linear", "rope+kv", "attention", "gated",
-                                        "route", "experts", "conv",  "ssm",     "delta",    "heads",
-                                        "add",   "mul",   "select", "logits"};
+    static const char *const names[] = {
+        "embed", "norm", "linear", "rope+kv", "attention", "gated", "route",  "experts",
+        "conv",  "ssm",  "delta",  "heads",   "add",       "mul",   "select", "logits"};
     return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 

@@ -25,23 +25,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "op_cases_internal.h"
 #include "op_kit.h"
-
-#define VOCABULARY 97
-
-struct runner {
-    const struct op_cases_config *config;
-    struct op_cases_result total, op;
-    const char *op_name;
-    double op_error,
-        op_share; /* largest row error of the operation, as it is and by its tolerance */
-    uint64_t seed;
-};
-
-struct expected {
-    double steps, reads;
-    uint32_t longest_sum;
-};
 
 /* ---- comparison -------------------------------------------------------------------------------- */
 
@@ -137,8 +122,8 @@ static void report_failure(const struct runner *r, const char *name, const struc
 }
 
 /* Runs a finished kit on both backends; frees it. */
-static void run_case(struct runner *r, struct kit *kit, const struct script *script,
-                     struct expected expected, const char *name)
+void run_case(struct runner *r, struct kit *kit, const struct script *script,
+              struct expected expected, const char *name)
 {
     const struct op_cases_config *c = r->config;
     struct backend_config exact = {.exact = true, .n_threads = 1, .batch_invariant = true};
@@ -179,14 +164,14 @@ static void run_case(struct runner *r, struct kit *kit, const struct script *scr
     kit_free(kit);
 }
 
-static void begin_op(struct runner *r, const char *name)
+void begin_op(struct runner *r, const char *name)
 {
     r->op_name = name;
     r->op = (struct op_cases_result){0};
     r->op_error = r->op_share = 0.0;
 }
 
-static void end_op(struct runner *r)
+void end_op(struct runner *r)
 {
     if (r->op.passed + r->op.failed + r->op.unsupported)
         printf("%s %s %s: %u passed, %u failed", r->config->tested->name, mode(r->config),
@@ -200,7 +185,7 @@ static void end_op(struct runner *r)
     op_cases_add(&r->total, r->op);
 }
 
-static void start(struct runner *r, struct kit *kit)
+void start(struct runner *r, struct kit *kit)
 {
     kit_init(kit, ++r->seed, VOCABULARY);
 }
@@ -208,7 +193,7 @@ static void start(struct runner *r, struct kit *kit)
 /* ---- scripts ----------------------------------------------------------------------------------- */
 
 /* n rows of one sequence at once: for operations that do not look along it. */
-static struct script rows_script(struct runner *r, uint32_t n)
+struct script rows_script(struct runner *r, uint32_t n)
 {
     struct script script;
     script_init(&script, r->seed, 16);
@@ -218,7 +203,7 @@ static struct script rows_script(struct runner *r, uint32_t n)
 
 /* Prompts cut at odd places, decoding together, two slices of one sequence in a step, a slot that is
  * taken over by another sequence. */
-static struct script mixed_script(struct runner *r, uint32_t page_tokens)
+struct script mixed_script(struct runner *r, uint32_t page_tokens)
 {
     struct script s;
     script_init(&s, r->seed, page_tokens);
@@ -251,7 +236,7 @@ static const enum tensor_type weight_types[] = {TENSOR_F32,  TENSOR_F16,  TENSOR
 #define N_WEIGHT_TYPES (sizeof weight_types / sizeof *weight_types)
 
 /* Smallest multiple of the type's block that is at least n. */
-static uint32_t whole_blocks(enum tensor_type type, uint32_t n)
+uint32_t whole_blocks(enum tensor_type type, uint32_t n)
 {
     uint32_t block = tensor_type_info(type)->block_elements;
     return (n + block - 1) / block * block;
@@ -372,7 +357,7 @@ static void pair_cases(struct runner *r)
     pair_case(r, OP_ADD, ACT_NONE, 33, 65, false);
     end_op(r);
     begin_op(r, "mul");
-    for (int act = ACT_NONE; act <= ACT_RELU; act++)
+    for (int act = ACT_NONE; act <= ACT_SIGMOID; act++)
         pair_case(r, OP_MUL, (enum activation)act, 67, 3, act % 2 == 0);
     pair_case(r, OP_MUL, ACT_SILU, 1, 1, false);
     end_op(r);
@@ -821,6 +806,8 @@ struct moe_shape {
     enum route_score score;
     bool normalise, biases, residual;
     float scale;
+    enum activation act;
+    uint32_t groups, k_groups, group_best;
 };
 
 /* The router's weights are placed and read as float32, so that a backend with narrower activations
@@ -845,6 +832,9 @@ static void moe_case(struct runner *r, const struct moe_shape *s)
     t->k = s->k;
     t->normalise = s->normalise;
     t->scale = s->scale;
+    t->n_groups = s->groups;
+    t->k_groups = s->k_groups;
+    t->group_best = s->group_best;
     program_emit(kit.program, &op, "route");
     struct op experts = {.kind = OP_EXPERTS};
     struct op_experts *o = &experts.u.experts;
@@ -856,7 +846,13 @@ static void moe_case(struct runner *r, const struct moe_shape *s)
     o->gate = kit_matrix(&kit, "gate", s->type, s->experts, ff, in, 3.0f / sqrtf((float)in));
     o->up = kit_matrix(&kit, "up", s->type, s->experts, ff, in, 3.0f / sqrtf((float)in));
     o->down = kit_matrix(&kit, "down", s->type, s->experts, in, ff, 3.0f / sqrtf((float)ff));
-    o->act = ACT_SILU;
+    o->gate_bias = o->up_bias = o->down_bias = NO_WEIGHT;
+    if (s->biases) {
+        o->gate_bias = kit_vector(&kit, "gb", TENSOR_F32, s->experts * ff, 0.0f, 0.5f);
+        o->up_bias = kit_vector(&kit, "ub", TENSOR_BF16, s->experts * ff, 0.0f, 0.5f);
+        o->down_bias = kit_vector(&kit, "db", TENSOR_F32, s->experts * in, 0.0f, 0.5f);
+    }
+    o->act = s->act;
     o->k = s->k;
     program_emit(kit.program, &experts, "experts");
     kit_select(&kit, o->out);
@@ -871,16 +867,25 @@ static void moe_case(struct runner *r, const struct moe_shape *s)
 static void moe_cases(struct runner *r)
 {
     static const struct moe_shape shapes[] = {
-        {TENSOR_F32, 7, 5, 3, 1, 1, ROUTE_SOFTMAX, false, false, false, 1.0f},
-        {TENSOR_F32, 33, 19, 8, 2, 67, ROUTE_SOFTMAX, true, false, true, 1.0f},
-        {TENSOR_F32, 40, 24, 5, 5, 9, ROUTE_SOFTMAX, true, true, false, 2.5f},
-        {TENSOR_F32, 40, 24, 60, 6, 35, ROUTE_SIGMOID, true, true, true, 1.5f},
-        {TENSOR_BF16, 65, 33, 17, 4, 12, ROUTE_SIGMOID, false, false, false, 0.5f},
-        {TENSOR_F16, 65, 33, 2, 2, 40, ROUTE_SOFTMAX, false, true, true, 1.0f},
-        {TENSOR_Q8_0, 64, 32, 9, 3, 20, ROUTE_SOFTMAX, true, false, true, 1.0f},
-        {TENSOR_Q4_0, 64, 96, 9, 3, 1, ROUTE_SOFTMAX, true, false, true, 1.0f},
-        {TENSOR_Q4_K, 256, 256, 4, 2, 7, ROUTE_SOFTMAX, true, false, false, 1.0f},
-        {TENSOR_Q6_K, 256, 256, 4, 2, 7, ROUTE_SOFTMAX, true, false, false, 1.0f},
+        {TENSOR_F32, 7, 5, 3, 1, 1, ROUTE_SOFTMAX, false, false, false, 1.0f, ACT_SILU, 0, 0, 0},
+        {TENSOR_F32, 33, 19, 8, 2, 67, ROUTE_SOFTMAX, true, false, true, 1.0f, ACT_SILU, 0, 0, 0},
+        {TENSOR_F32, 40, 24, 5, 5, 9, ROUTE_SOFTMAX, true, true, false, 2.5f, ACT_SILU, 0, 0, 0},
+        {TENSOR_F32, 40, 24, 60, 6, 35, ROUTE_SIGMOID, true, true, true, 1.5f, ACT_SILU, 0, 0, 0},
+        {TENSOR_BF16, 65, 33, 17, 4, 12, ROUTE_SIGMOID, false, false, false, 0.5f, ACT_SILU, 0, 0,
+         0},
+        {TENSOR_F16, 65, 33, 2, 2, 40, ROUTE_SOFTMAX, false, true, true, 1.0f, ACT_SILU, 0, 0, 0},
+        {TENSOR_Q8_0, 64, 32, 9, 3, 20, ROUTE_SOFTMAX, true, false, true, 1.0f, ACT_SILU, 0, 0, 0},
+        {TENSOR_Q4_0, 64, 96, 9, 3, 1, ROUTE_SOFTMAX, true, false, true, 1.0f, ACT_SILU, 0, 0, 0},
+        {TENSOR_Q4_K, 256, 256, 4, 2, 7, ROUTE_SOFTMAX, true, false, false, 1.0f, ACT_SILU, 0, 0,
+         0},
+        {TENSOR_Q6_K, 256, 256, 4, 2, 7, ROUTE_SOFTMAX, true, false, false, 1.0f, ACT_SILU, 0, 0,
+         0},
+        {TENSOR_F32, 33, 19, 8, 2, 37, ROUTE_SOFTMAX, true, true, true, 1.0f, ACT_CLAMPED_SWIGLU, 0,
+         0, 0},
+        {TENSOR_F32, 33, 19, 12, 3, 37, ROUTE_SIGMOID, true, true, true, 2.5f, ACT_SILU, 4, 2, 2},
+        {TENSOR_BF16, 33, 19, 15, 4, 37, ROUTE_SOFTMAX, false, false, false, 1.0f, ACT_SILU, 5, 3,
+         1},
+        {TENSOR_F32, 33, 19, 6, 3, 11, ROUTE_SIGMOID, true, true, true, 1.0f, ACT_SILU, 6, 4, 1},
     };
     begin_op(r, "experts");
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
@@ -1126,6 +1131,7 @@ struct op_cases_result op_cases_run(const struct op_cases_config *config)
     route_tie_case(&r);
     end_op(&r);
     conv_cases(&r);
+    op_cases_recurrent(&r);
     model_cases(&r);
     return r.total;
 }

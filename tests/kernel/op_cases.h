@@ -65,5 +65,8 @@ int op_cases_finish(const char *name, struct op_cases_result total);
 /* A small model with every kind of sequence operation (two K/V groups, one windowed, and a
  * convolution) on a kit made by kit_init(): what the identity tests cut and batch. */
 void op_cases_build_model(struct kit *kit);
+/* The same for what carries a state: convolution, state space and delta rule recurrences in groups of
+ * their own, then latent attention and experts chosen by group. */
+void op_cases_build_recurrent(struct kit *kit);
 
 #endif

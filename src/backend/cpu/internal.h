@@ -133,6 +133,8 @@ const float *run_vector(const struct cpu_run *run, int32_t weight);
 uint8_t *run_page(const struct cpu_run *run, uint32_t slot, uint32_t group, uint32_t index);
 
 float activate(enum activation act, float x);
+/* act(gate) * up, or what ACT_CLAMPED_SWIGLU makes of both. */
+float activate_gate(enum activation act, float gate, float up);
 
 /* Rows [first, first + n) of matrix `part` of a weight, for a kernel. */
 struct kernel_rows matrix_rows(const struct placed_weight *placed, uint32_t part, uint32_t first,
@@ -153,6 +155,11 @@ void cpu_experts(const struct worker *w, const struct op_experts *op);
 #define CONV_TAPS_MAX 64
 /* taps: weights as [taps, width]; at most CONV_TAPS_MAX of them. */
 void cpu_conv(const struct worker *w, const struct op_conv *op, const float *taps);
+void cpu_ssm(const struct worker *w, const struct op_ssm *op);
+void cpu_delta(const struct worker *w, const struct op_delta *op);
+void cpu_heads(const struct worker *w, const struct op_heads *op);
+/* cpu_attention() of a latent group. */
+void cpu_latent_attention(const struct worker *w, const struct op_attention *op);
 void cpu_add(const struct worker *w, const struct op_add *op);
 void cpu_mul(const struct worker *w, const struct op_mul *op);
 void cpu_select(const struct worker *w, const struct op_select *op);
@@ -162,6 +169,9 @@ void cpu_logits(const struct worker *w, const struct op_logits *op);
 size_t experts_scratch_words(const struct program *program, const struct op_experts *op,
                              const struct step_limits *limits);
 size_t attention_scratch_words(const struct program *program, const struct op_attention *op);
+size_t latent_scratch_words(const struct program *program, const struct op_attention *op);
+size_t delta_scratch_words(const struct op_delta *op);
+size_t heads_scratch_words(const struct op_heads *op);
 
 /* Runs the program's operations on the step with all threads. */
 void cpu_walk(const struct cpu_run *run);

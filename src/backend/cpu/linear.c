@@ -27,8 +27,21 @@ float activate(enum activation act, float x)
         return 0.5f * x * (1.0f + tanhf(SQRT_2_OVER_PI * (x + 0.044715f * x * x * x)));
     case ACT_RELU:
         return x > 0.0f ? x : 0.0f;
+    case ACT_SIGMOID:
+        return 1.0f / (1.0f + expf(-x));
+    case ACT_CLAMPED_SWIGLU:
+        break;
     }
     return x;
+}
+
+float activate_gate(enum activation act, float gate, float up)
+{
+    if (act != ACT_CLAMPED_SWIGLU)
+        return activate(act, gate) * up;
+    gate = gate < 7.0f ? gate : 7.0f;
+    up = up < -7.0f ? -7.0f : up < 7.0f ? up : 7.0f;
+    return (up + 1.0f) * gate / (1.0f + expf(-1.702f * gate));
 }
 
 struct kernel_rows matrix_rows(const struct placed_weight *placed, uint32_t part, uint32_t first,
@@ -131,7 +144,7 @@ void cpu_gated(const struct worker *w, const struct op_gated *op)
                     gate += gate_bias[unit.column + c];
                 if (up_bias)
                     up += up_bias[unit.column + c];
-                out[c] = activate(op->act, gate) * up;
+                out[c] = activate_gate(op->act, gate, up);
             }
         }
     }

@@ -158,6 +158,12 @@ static enum status plan_op(struct cpu_backend *backend, struct loaded_program *p
     case OP_ATTENTION:
         need_scratch(backend, attention_scratch_words(p->program, &op->u.attention));
         return STATUS_OK;
+    case OP_DELTA:
+        need_scratch(backend, delta_scratch_words(&op->u.delta));
+        return STATUS_OK;
+    case OP_HEADS:
+        need_scratch(backend, heads_scratch_words(&op->u.heads));
+        return STATUS_OK;
     case OP_EXPERTS:
         need_scratch(backend, experts_scratch_words(p->program, &op->u.experts, &p->limits));
         return STATUS_OK;

@@ -38,12 +38,53 @@ static void route_scores(const struct op_route *op, float *scores)
         scores[e] /= total;
 }
 
+/* Sum of the group_best (1 or 2) largest biased scores of a group. */
+static float group_score(const struct op_route *op, const float *scores, const float *score_bias,
+                         uint32_t group)
+{
+    uint32_t each = op->n_experts / op->n_groups;
+    float first = -INFINITY, second = -INFINITY;
+    for (uint32_t e = group * each; e < (group + 1) * each; e++) {
+        float key = score_bias ? scores[e] + score_bias[e] : scores[e];
+        if (key > first) {
+            second = first;
+            first = key;
+        } else if (key > second) {
+            second = key;
+        }
+    }
+    return op->group_best == 2 ? first + second : first;
+}
+
+/* Which groups of experts a row may choose from. */
+static void open_groups(const struct op_route *op, const float *scores, const float *score_bias,
+                        bool *open)
+{
+    float of_group[ROUTE_GROUPS_MAX];
+    for (uint32_t g = 0; g < op->n_groups; g++) {
+        of_group[g] = group_score(op, scores, score_bias, g);
+        open[g] = false;
+    }
+    for (uint32_t i = 0; i < op->k_groups; i++) {
+        uint32_t best = op->n_groups;
+        for (uint32_t g = 0; g < op->n_groups; g++)
+            if (!open[g] && (best == op->n_groups || of_group[g] > of_group[best]))
+                best = g;
+        open[best] = true;
+    }
+}
+
 /* Insertion into the k best so far, ids ascending: an equal score stays behind the lower id. */
 static void choose(const struct op_route *op, const float *scores, const float *score_bias,
                    int32_t *ids, float *keys)
 {
     uint32_t kept = 0;
+    bool open[ROUTE_GROUPS_MAX];
+    if (op->n_groups > 1)
+        open_groups(op, scores, score_bias, open);
     for (uint32_t e = 0; e < op->n_experts; e++) {
+        if (op->n_groups > 1 && !open[e / (op->n_experts / op->n_groups)])
+            continue;
         float key = score_bias ? scores[e] + score_bias[e] : scores[e];
         if (kept == op->k && !(key > keys[kept - 1]))
             continue;
@@ -154,6 +195,8 @@ static void hidden_unit(const struct cpu_run *run, const struct op_experts *op, 
 {
     const struct placed_weight *gate = run->program->placed[op->gate];
     const struct placed_weight *up = run->program->placed[op->up];
+    const float *gate_bias = run_vector(run, op->gate_bias);
+    const float *up_bias = run_vector(run, op->up_bias);
     uint32_t ff = gate->weight->n_rows;
     uint32_t columns = ff - first < KERNEL_ROWS ? ff - first : KERNEL_ROWS;
     const float *x[KERNEL_X];
@@ -167,8 +210,14 @@ static void hidden_unit(const struct cpu_run *run, const struct op_experts *op, 
     for (uint32_t m = 0; m < n; m++) {
         float *hidden =
             run_row(run, op->hidden, pairs[m] / op->k) + (size_t)(pairs[m] % op->k) * ff + first;
-        for (uint32_t c = 0; c < columns; c++)
-            hidden[c] = activate(op->act, gates[m * KERNEL_ROWS + c]) * ups[m * KERNEL_ROWS + c];
+        for (uint32_t c = 0; c < columns; c++) {
+            float g = gates[m * KERNEL_ROWS + c], u = ups[m * KERNEL_ROWS + c];
+            if (gate_bias)
+                g += gate_bias[(size_t)expert * ff + first + c];
+            if (up_bias)
+                u += up_bias[(size_t)expert * ff + first + c];
+            hidden[c] = activate_gate(op->act, g, u);
+        }
     }
 }
 
@@ -196,6 +245,7 @@ static void collect_block(const struct cpu_run *run, const struct op_experts *op
                           const struct grouping *g, uint32_t first, uint32_t columns)
 {
     const struct placed_weight *down = run->program->placed[op->down];
+    const float *bias = run_vector(run, op->down_bias);
     uint32_t ff = down->weight->n_cols;
     float sums[KERNEL_X * KERNEL_ROWS];
     for (uint32_t e = 0; e < g->n_experts; e++)
@@ -208,8 +258,10 @@ static void collect_block(const struct cpu_run *run, const struct op_experts *op
             struct kernel_rows rows = matrix_rows(down, e, first, columns);
             down->kernel->dots(&rows, x, n, sums);
             for (uint32_t m = 0; m < n; m++)
-                memcpy(g->block + (size_t)pairs[m] * KERNEL_ROWS, sums + m * KERNEL_ROWS,
-                       columns * sizeof(float));
+                for (uint32_t c = 0; c < columns; c++)
+                    g->block[(size_t)pairs[m] * KERNEL_ROWS + c] =
+                        sums[m * KERNEL_ROWS + c] +
+                        (bias ? bias[(size_t)e * op->out.width + first + c] : 0.0f);
         }
 }
 

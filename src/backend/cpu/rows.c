@@ -162,15 +162,19 @@ void cpu_add(const struct worker *w, const struct op_add *op)
 void cpu_mul(const struct worker *w, const struct op_mul *op)
 {
     const struct cpu_run *run = w->run;
-    uint32_t row, column, width = op->out.width;
+    uint32_t row, column, width = op->out.width, each = width / op->a.width;
     struct share share = worker_share(w, (uint64_t)run_rows(run, op->out) * width);
     while (share.begin < share.end) {
         uint32_t n = next_run(&share, width, &row, &column);
-        const float *a = run_row(run, op->a, row) + column;
+        const float *a = run_row(run, op->a, row);
         const float *b = run_row(run, op->b, row) + column;
         float *out = run_row(run, op->out, row) + column;
-        for (uint32_t i = 0; i < n; i++)
-            out[i] = activate(op->act, a[i]) * b[i];
+        if (each == 1)
+            for (uint32_t i = 0; i < n; i++)
+                out[i] = activate(op->act, a[column + i]) * b[i];
+        else
+            for (uint32_t i = 0; i < n; i++)
+                out[i] = activate(op->act, a[(column + i) / each]) * b[i];
     }
 }
 

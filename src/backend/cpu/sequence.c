@@ -82,6 +82,8 @@ void cpu_rope_kv(const struct worker *w, const struct op_rope_kv *op,
     const struct cpu_run *run = w->run;
     const struct state_group *group = &run->program->program->groups[op->group];
     bool appends = op->k.buffer != NO_BUFFER;
+    uint32_t q_dim =
+        op->q.width / op->n_heads; /* a latent group's queries are longer than its keys */
     uint32_t heads = op->n_heads + (appends ? group->n_kv_heads : 0);
     struct share share = worker_share(w, (uint64_t)run->step->n_rows * heads);
     for (uint64_t i = share.begin; i < share.end; i++) {
@@ -89,7 +91,7 @@ void cpu_rope_kv(const struct worker *w, const struct op_rope_kv *op,
         const float *turn = table ? table->turns + (size_t)row * op->rope_dims : NULL;
         if (head < op->n_heads) {
             if (turn)
-                rotate(op, turn, run_row(run, op->q, row) + (size_t)head * group->k_head_dim);
+                rotate(op, turn, run_row(run, op->q, row) + (size_t)head * q_dim);
             continue;
         }
         head -= op->n_heads;
@@ -182,13 +184,18 @@ static void visible(const struct cpu_run *run, const struct op_attention *op, ui
 
 size_t attention_scratch_words(const struct program *program, const struct op_attention *op)
 {
-    return program->groups[op->group].v_head_dim;
+    const struct state_group *group = &program->groups[op->group];
+    return group->kind == GROUP_LATENT ? latent_scratch_words(program, op) : group->v_head_dim;
 }
 
 void cpu_attention(const struct worker *w, const struct op_attention *op)
 {
     const struct cpu_run *run = w->run;
     const struct state_group *group = &run->program->program->groups[op->group];
+    if (group->kind == GROUP_LATENT) {
+        cpu_latent_attention(w, op);
+        return;
+    }
     const float *sinks = run_vector(run, op->sinks);
     uint32_t heads_per_kv = op->n_heads / group->n_kv_heads;
     uint64_t pairs = (uint64_t)run->step->n_rows * op->n_heads;

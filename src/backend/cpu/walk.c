@@ -36,6 +36,15 @@ static void run_op(const struct worker *w, uint32_t index)
     case OP_CONV:
         cpu_conv(w, &op->u.conv, plan->taps);
         break;
+    case OP_SSM:
+        cpu_ssm(w, &op->u.ssm);
+        break;
+    case OP_DELTA:
+        cpu_delta(w, &op->u.delta);
+        break;
+    case OP_HEADS:
+        cpu_heads(w, &op->u.heads);
+        break;
     case OP_ADD:
         cpu_add(w, &op->u.add);
         break;

@@ -111,9 +111,57 @@ static enum status check_limits(const struct step_limits *limits, struct error *
     return STATUS_OK;
 }
 
+static bool has_activation(const struct op *op)
+{
+    enum activation act = op->kind == OP_LINEAR    ? op->u.linear.act
+                          : op->kind == OP_GATED   ? op->u.gated.act
+                          : op->kind == OP_EXPERTS ? op->u.experts.act
+                          : op->kind == OP_CONV    ? op->u.conv.act
+                          : op->kind == OP_MUL     ? op->u.mul.act
+                                                   : ACT_NONE;
+    return act <= ACT_RELU;
+}
+
+/* What a program may say and this backend has no kernel for; NULL: nothing. */
+static const char *missing(const struct program *program, const struct op *op)
+{
+    if (!has_activation(op))
+        return "an activation that it does not know";
+    switch (op->kind) {
+    case OP_SSM:
+        return "state space recurrence";
+    case OP_DELTA:
+        return "gated delta rule";
+    case OP_HEADS:
+        return "matrices of single heads";
+    case OP_ROPE_KV:
+        return program->groups[op->u.rope_kv.group].kind == GROUP_LATENT ? "latent attention"
+                                                                         : NULL;
+    case OP_ATTENTION:
+        return program->groups[op->u.attention.group].kind == GROUP_LATENT ? "latent attention"
+                                                                           : NULL;
+    case OP_ROUTE:
+        return op->u.route.n_groups > 1 ? "experts chosen by group" : NULL;
+    case OP_EXPERTS:
+        return op->u.experts.gate_bias != NO_WEIGHT || op->u.experts.up_bias != NO_WEIGHT ||
+                       op->u.experts.down_bias != NO_WEIGHT
+                   ? "experts with biases"
+                   : NULL;
+    case OP_MUL:
+        return op->u.mul.a.width != op->u.mul.b.width ? "products with narrow factors" : NULL;
+    default:
+        return NULL;
+    }
+}
+
 /* Kernels hold heads and taps in registers or fixed arrays. */
 static enum status check_op(const struct program *program, const struct op *op, struct error *err)
 {
+    const char *lacks = missing(program, op);
+    if (lacks)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "%s: the cuda backend has no kernel for %s yet; --backend cpu runs it",
+                         op->label, lacks);
     uint32_t group = 0;
     if (op->kind == OP_ATTENTION)
         group = op->u.attention.group;
@@ -402,6 +450,9 @@ void cuda_describe(struct backend *base, struct loaded_program *program, uint32_
         break;
     case OP_NORM:
     case OP_CONV:
+    case OP_SSM:
+    case OP_DELTA:
+    case OP_HEADS:
     case OP_ADD:
     case OP_MUL:
     case OP_SELECT:

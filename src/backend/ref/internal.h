@@ -71,6 +71,8 @@ void ref_weight_row(const struct ref_run *run, int32_t weight, uint32_t part, ui
 /* out[n_cols]: a vector or constant. */
 void ref_vector(const struct ref_run *run, int32_t weight, float *out);
 float ref_activate(enum activation act, float x);
+/* act(gate) * up, or what ACT_CLAMPED_SWIGLU makes of both. */
+float ref_gate(enum activation act, float gate, float up);
 /* Page that holds position p of a slot in a K/V group. */
 uint8_t *ref_page(const struct ref_run *run, uint32_t slot, uint32_t group, uint32_t index);
 int32_t ref_row_token(const struct ref_run *run, uint32_t row);
@@ -84,6 +86,9 @@ void ref_gated(const struct ref_run *run, const struct op_gated *op);
 void ref_route(const struct ref_run *run, const struct op_route *op);
 void ref_experts(const struct ref_run *run, const struct op_experts *op);
 void ref_conv(const struct ref_run *run, const struct op_conv *op);
+void ref_ssm(const struct ref_run *run, const struct op_ssm *op);
+void ref_delta(const struct ref_run *run, const struct op_delta *op);
+void ref_heads(const struct ref_run *run, const struct op_heads *op);
 void ref_add(const struct ref_run *run, const struct op_add *op);
 void ref_mul(const struct ref_run *run, const struct op_mul *op);
 void ref_select(const struct ref_run *run, const struct op_select *op);

@@ -208,6 +208,15 @@ static void run_op(const struct ref_run *run, const struct op *op)
     case OP_CONV:
         ref_conv(run, &op->u.conv);
         break;
+    case OP_SSM:
+        ref_ssm(run, &op->u.ssm);
+        break;
+    case OP_DELTA:
+        ref_delta(run, &op->u.delta);
+        break;
+    case OP_HEADS:
+        ref_heads(run, &op->u.heads);
+        break;
     case OP_ADD:
         ref_add(run, &op->u.add);
         break;

@@ -46,8 +46,21 @@ float ref_activate(enum activation act, float x)
         return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
     case ACT_RELU:
         return x > 0.0f ? x : 0.0f;
+    case ACT_SIGMOID:
+        return 1.0f / (1.0f + expf(-x));
+    case ACT_CLAMPED_SWIGLU:
+        break;
     }
     return x;
+}
+
+float ref_gate(enum activation act, float gate, float up)
+{
+    if (act != ACT_CLAMPED_SWIGLU)
+        return ref_activate(act, gate) * up;
+    gate = fminf(gate, 7.0f);
+    up = fminf(fmaxf(up, -7.0f), 7.0f);
+    return (up + 1.0f) * gate / (1.0f + expf(-1.702f * gate));
 }
 
 static float dot(const float *a, const float *b, uint32_t n)
@@ -168,7 +181,7 @@ void ref_gated(const struct ref_run *run, const struct op_gated *op)
                 g += gate_bias[j];
             if (op->up_bias != NO_WEIGHT)
                 u += up_bias[j];
-            ref_row(run, op->out, row)[j] = ref_activate(op->act, g) * u;
+            ref_row(run, op->out, row)[j] = ref_gate(op->act, g, u);
         }
     }
 }
@@ -186,12 +199,12 @@ void ref_add(const struct ref_run *run, const struct op_add *op)
 
 void ref_mul(const struct ref_run *run, const struct op_mul *op)
 {
-    uint32_t n = ref_rows(run, op->out);
+    uint32_t n = ref_rows(run, op->out), each = op->out.width / op->a.width;
     for (uint32_t row = 0; row < n; row++) {
         const float *a = ref_row(run, op->a, row), *b = ref_row(run, op->b, row);
         float *out = ref_row(run, op->out, row);
         for (uint32_t i = 0; i < op->out.width; i++)
-            out[i] = ref_activate(op->act, a[i]) * b[i];
+            out[i] = ref_activate(op->act, a[i / each]) * b[i];
     }
 }
 

@@ -61,17 +61,27 @@ void ref_rope_kv(const struct ref_run *run, const struct op_rope_kv *op)
 {
     const struct state_group *group = &run->program->program->groups[op->group];
     float *freqs = run->program->row;
+    uint32_t q_dim =
+        op->q.width / op->n_heads; /* a latent group's queries are longer than its keys */
     if (op->style != ROPE_NONE)
         ref_vector(run, op->freqs, freqs);
     for (uint32_t row = 0; row < run->step->n_rows; row++) {
         for (uint32_t h = 0; op->style != ROPE_NONE && h < op->n_heads; h++)
-            rotate_head(run, op, freqs, row, ref_row(run, op->q, row) + h * group->k_head_dim);
+            rotate_head(run, op, freqs, row, ref_row(run, op->q, row) + h * q_dim);
         if (op->k.buffer == NO_BUFFER)
             continue;
         for (uint32_t h = 0; op->style != ROPE_NONE && h < group->n_kv_heads; h++)
             rotate_head(run, op, freqs, row, ref_row(run, op->k, row) + h * group->k_head_dim);
         append(run, op, row);
     }
+}
+
+static double dot(const float *a, const float *b, uint32_t n)
+{
+    double sum = 0.0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
 }
 
 /* One row, one head: scores over [begin, end), softmax, weighted values. */
@@ -83,7 +93,7 @@ static void attend(const struct ref_run *run, const struct op_attention *op, uin
     const struct tensor_type_info *type = tensor_type_info(run->backend->layout.kv_type);
     uint32_t slot = step_slices(run->step)[step_row_slice(run->step)[row]].slot;
     uint32_t kv_head = head / (op->n_heads / group->n_kv_heads);
-    const float *q = ref_row(run, op->q, row) + (size_t)head * group->k_head_dim;
+    const float *q = ref_row(run, op->q, row) + (size_t)head * (op->q.width / op->n_heads);
     float *out = ref_row(run, op->out, row) + (size_t)head * group->v_head_dim;
     float *cell = run->program->row, *scores = cell + group->k_head_dim + group->v_head_dim;
     float most = sinks ? sinks[head] : -INFINITY;
@@ -91,9 +101,12 @@ static void attend(const struct ref_run *run, const struct op_attention *op, uin
         const uint8_t *page = ref_page(run, slot, op->group, p / g->tokens_per_page);
         type->decode(page + layout_k_offset(g, op->layer, kv_head, p % g->tokens_per_page), cell,
                      group->k_head_dim);
-        double sum = 0.0;
-        for (uint32_t i = 0; i < group->k_head_dim; i++)
-            sum += (double)q[i] * (double)cell[i];
+        double sum = dot(q, cell, group->k_head_dim);
+        if (group->kind == GROUP_LATENT) {
+            type->decode(page + layout_v_offset(g, op->layer, kv_head, p % g->tokens_per_page),
+                         cell, group->v_head_dim);
+            sum += dot(q + group->k_head_dim, cell, group->v_head_dim);
+        }
         float score = (float)sum * op->scale;
         if (op->softcap != 0.0f)
             score = op->softcap * tanhf(score / op->softcap);

@@ -8,6 +8,7 @@
 PREFIX       ?= /usr/local
 PROMPT       ?= Tell me a story about a fox
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 600
 SETUP        ?= tools/setup
 CLANG_FORMAT ?= clang-format
 
@@ -25,7 +26,7 @@ define configure
 fi
 endef
 
-.PHONY: build run test bench asan tsan fuzz cuda format format-check clean install setup setup-dev help
+.PHONY: build run test bench asan tsan fuzz soak cuda format format-check clean install setup setup-dev help
 .NOTPARALLEL:
 
 build: setup ## build/sluice (the default)
@@ -60,6 +61,10 @@ fuzz: setup-dev ## every fuzz entry, FUZZ_SECONDS (60) for all together
 	$(call configure,fuzz,build-fuzz)
 	@cmake --build build-fuzz --target fuzzers
 	@tools/fuzz build-fuzz $(FUZZ_SECONDS)
+
+soak: build ## a random crowd on the engine for SOAK_SECONDS (600)
+	@cmake --build build --target soak
+	@build/soak models/pebble/pebble-q8_0.gguf $(SOAK_SECONDS)
 
 cuda: setup ## build-cuda: everything with the CUDA backend; needs nvcc
 	$(call configure,cuda,build-cuda)

@@ -70,8 +70,15 @@ add_test(NAME examples/chat COMMAND example_chat models/pebble/pebble-q8_0.gguf 
 set_tests_properties(examples/chat PROPERTIES LABELS examples TIMEOUT 120
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR} PASS_REGULAR_EXPRESSION "How can I help you.*Nora")
 
+# A few seconds of the soak; `make soak` is the long form.
+add_executable(soak tests/soak/soak.c)
+target_link_libraries(soak PRIVATE libsluice)
+add_test(NAME soak/engine COMMAND soak models/pebble/pebble-q8_0.gguf 5)
+set_tests_properties(soak/engine PROPERTIES LABELS soak TIMEOUT 120
+    WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+
 # What the ThreadSanitizer stage of .ci/run picks: tests in which several threads meet.
-foreach(name unit/test_threads unit/test_file unit/test_loop golden/test_engine
+foreach(name soak/engine unit/test_threads unit/test_file unit/test_loop golden/test_engine
         http/test_transport http/test_openai http/test_streams examples/chat)
     if(TEST ${name})
         set_property(TEST ${name} APPEND PROPERTY LABELS threads)

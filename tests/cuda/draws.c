@@ -300,7 +300,7 @@ void suite_draws(struct suite *suite)
     for (uint32_t step = 0; step < STEPS && status == STATUS_OK; step++)
         status = draw_step(b, step, &err);
     suite_check(suite, status == STATUS_OK, "draws: %s", err.message);
-    printf("draws: %u of %d rows' checks hold\n", suite->passed - before, ROWS * STEPS);
+    printf("draws: %u checks over %d draws hold\n", suite->passed - before, ROWS * STEPS);
     drive_close(&b->drive);
     model_close(model);
     free(b->logits);

@@ -45,16 +45,16 @@ foreach(label kernel golden sched)
         sluice_test(${test} ${label} sluice_engine)
     endforeach()
 endforeach()
-if(TARGET test_operations)
-    target_sources(test_operations PRIVATE tests/kernel/op_cases.c tests/kernel/op_cases_recurrent.c
-        tests/kernel/op_kit.c)
-endif()
-
 # The program as a user meets it.
 if(TARGET sluice)
     sluice_test(tests/cli/test_cli.c cli)
     add_dependencies(test_cli sluice)
 endif()
+# The operation cases and their kit, which the CUDA test program links too.
+foreach(name test_operations test_identity)
+    target_sources(${name} PRIVATE tests/kernel/op_cases.c tests/kernel/op_cases_recurrent.c
+        tests/kernel/op_kit.c)
+endforeach()
 
 # Over sockets, as clients see it.
 file(GLOB tests CONFIGURE_DEPENDS tests/http/test_*.c)

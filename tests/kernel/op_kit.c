@@ -300,8 +300,10 @@ static enum status prepare_pages(struct player *p, enum tensor_type kv_type)
 {
     const struct program *program = p->kit->program;
     struct layout *l = &p->layout;
-    enum status status = layout_plan(program, kv_type, KIT_SLOTS_MAX, program->n_context,
-                                     p->script->target_tokens, l, p->err);
+    /* Real models are made for more positions than scripts have. */
+    uint32_t context = program->n_context < KIT_CONTEXT ? program->n_context : KIT_CONTEXT;
+    enum status status =
+        layout_plan(program, kv_type, KIT_SLOTS_MAX, context, p->script->target_tokens, l, p->err);
     if (status != STATUS_OK)
         return status;
     l->n_pages = l->n_slots * l->slot_pages + 3;

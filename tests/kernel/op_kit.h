@@ -17,8 +17,8 @@
 #include "backend/backend.h"
 #include "base/arena.h"
 
-#define KIT_SLICES_MAX 256
-#define KIT_SLOTS_MAX  16
+#define KIT_SLICES_MAX 2048
+#define KIT_SLOTS_MAX  40
 
 /* ---- random programs -------------------------------------------------------------------------- */
 

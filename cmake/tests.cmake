@@ -78,7 +78,7 @@ set_tests_properties(soak/engine PROPERTIES LABELS soak TIMEOUT 120
     WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 
 # What the ThreadSanitizer stage of .ci/run picks: tests in which several threads meet.
-foreach(name soak/engine unit/test_threads unit/test_file unit/test_loop golden/test_engine
+foreach(name soak/engine unit/test_threads unit/test_file unit/test_loop unit/test_many unit/test_models golden/test_engine
         http/test_transport http/test_openai http/test_streams examples/chat)
     if(TEST ${name})
         set_property(TEST ${name} APPEND PROPERTY LABELS threads)

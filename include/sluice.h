@@ -48,6 +48,7 @@ typedef struct sluice_error {
 
 typedef struct sluice_engine sluice_engine;
 typedef struct sluice_request sluice_request;
+typedef struct sluice_wakeups sluice_wakeups;
 
 /* ---- engine --------------------------------------------------------------------------------- */
 
@@ -64,6 +65,16 @@ typedef struct sluice_engine_options {
     /* Progress of loading, 0..1, called from sluice_engine_open's thread. May be NULL. */
     void (*progress)(void *context, double fraction, const char *what);
     void *progress_context;
+
+    const char *kv_type;  /* "f32", "f16", "bf16", "q8_0", "f8_e4m3"; NULL: the backend's */
+    bool no_prefix_cache; /* compute every prompt in full */
+    bool reproducible;    /* a prompt never reuses pages that were computed as generated rows */
+    uint64_t
+        checkpoint_memory; /* recurrent layers: bytes of the pool for states kept; 0: a quarter */
+    uint32_t max_gap_ms;   /* longest pause of a running answer for a prompt; 0: 250 */
+    uint32_t max_queued;   /* requests in work or waiting; 0: 1024 */
+    uint64_t max_queued_tokens; /* prompt tokens waiting; 0: no limit */
+    uint32_t max_key_requests;  /* requests of one key in work or waiting; 0: no limit */
 } sluice_engine_options;
 
 sluice_status sluice_engine_open(const sluice_engine_options *options, sluice_engine **engine,
@@ -90,6 +101,29 @@ typedef struct sluice_model_info {
 } sluice_model_info;
 
 void sluice_engine_info(const sluice_engine *engine, sluice_model_info *info);
+
+/* Counters since the engine was opened, consistent as of the end of a step. */
+#define SLUICE_STEP_BUCKETS 12
+typedef struct sluice_stats {
+    uint32_t running, waiting; /* sequences (one per answer) with a place in the batch, without */
+    uint32_t pages_total;
+    uint32_t pages_used;   /* named by a running sequence */
+    uint32_t pages_cached; /* free, but still holding a prefix that may be reused */
+    uint64_t page_bytes;
+    uint64_t requests_finished, requests_failed, requests_cancelled;
+    uint64_t prompt_tokens;    /* of admitted prompts, cached ones included */
+    uint64_t cached_tokens;    /* of them, not computed again */
+    uint64_t prefilled_tokens; /* prompt rows computed, after a preemption also for a second time */
+    uint64_t decoded_tokens;   /* tokens drawn */
+    uint64_t preemptions;
+    uint64_t steps;
+    double step_seconds; /* sum over all steps */
+    /* Steps by duration: bucket i counts those of at most 1 ms * 2^i, the last one all longer. */
+    uint64_t step_buckets[SLUICE_STEP_BUCKETS];
+    uint64_t bytes_read; /* weights and K/V that the steps read, computed from their shapes */
+} sluice_stats;
+
+void sluice_engine_stats(sluice_engine *engine, sluice_stats *stats);
 
 /* ---- tokens --------------------------------------------------------------------------------- */
 
@@ -185,7 +219,15 @@ typedef enum sluice_mode {
     SLUICE_GENERATE,
     SLUICE_SCORE_LOGITS,
     SLUICE_SCORE_HIDDEN,
+    SLUICE_EMBED, /* one row: the pooled hidden states of the prompt */
 } sluice_mode;
+
+typedef enum sluice_pooling {
+    SLUICE_POOLING_DEFAULT, /* the model's own; the last token where it names none */
+    SLUICE_POOLING_LAST,
+    SLUICE_POOLING_MEAN,
+    SLUICE_POOLING_FIRST,
+} sluice_pooling;
 
 typedef struct sluice_request_options {
     /* Exactly one of the three kinds of input. */
@@ -209,8 +251,26 @@ typedef struct sluice_request_options {
     uint32_t chunk;  /* most prompt rows per step; 0: the engine's choice */
 
     /* Scoring instead of generating (max_tokens is ignored): one SLUICE_EVENT_ROWS per finished
-     * chunk, with the logits or the final hidden state of every prompt position. */
+     * chunk, with the logits or the final hidden state of every prompt position; SLUICE_EMBED: one
+     * event with one row. */
     sluice_mode mode;
+    sluice_pooling pooling; /* SLUICE_EMBED */
+    bool raw_embedding;     /* SLUICE_EMBED: do not scale the row to length 1 */
+
+    uint32_t
+        n; /* answers to draw from this prompt, 1..128; 0: 1. Answer i > 0 has a seed of its own,
+                 * derived from the request's. Events name their answer in `choice`. */
+
+    /* Sharing. Requests reuse each other's computed prefixes only within the same salt. */
+    const char *cache_salt; /* NULL: the common one */
+    const char *key;        /* whose request it is: engines divide themselves evenly among keys */
+    int32_t priority;       /* lower goes first and may displace higher; 0 is normal */
+    uint32_t deadline_ms;   /* ends with SLUICE_FINISH_DEADLINE so long after submit; 0: never */
+
+    /* Instead of waiting for each request: where to report that it has events (see below). */
+    sluice_wakeups *wakeups;
+    void *user;            /* returned by sluice_request_user() */
+    bool report_admission; /* a SLUICE_EVENT_ADMITTED comes first */
 } sluice_request_options;
 
 /* Checks, templates and tokenizes on the calling thread, then queues. */
@@ -221,11 +281,13 @@ typedef enum sluice_event_kind {
     SLUICE_EVENT_TEXT,      /* a piece of the answer: whole code points */
     SLUICE_EVENT_REASONING, /* a piece of the model's thinking */
     SLUICE_EVENT_TOOL_CALL, /* one complete tool call */
-    SLUICE_EVENT_TOKEN, /* one generated token, before the text it completes (only with logprobs,
+    SLUICE_EVENT_TOKEN,    /* one generated token, before the text it completes (only with logprobs,
                                or when the input was tokens) */
-    SLUICE_EVENT_ROWS,  /* scoring: rows of float32 */
-    SLUICE_EVENT_DONE,  /* the last event: finish and usage */
-    SLUICE_EVENT_ERROR, /* the last event: error */
+    SLUICE_EVENT_ROWS,     /* scoring: rows of float32 */
+    SLUICE_EVENT_DONE,     /* the last event: finish and usage */
+    SLUICE_EVENT_ERROR,    /* the last event: error */
+    SLUICE_EVENT_ADMITTED, /* left the queue, its first step begins (only with report_admission) */
+    SLUICE_EVENT_CHOICE,   /* n > 1: one of the answers ended: choice, finish */
 } sluice_event_kind;
 
 typedef enum sluice_finish {
@@ -234,6 +296,7 @@ typedef enum sluice_finish {
     SLUICE_FINISH_LENGTH,     /* max_tokens or the context */
     SLUICE_FINISH_TOOL_CALLS, /* it stopped, and called tools */
     SLUICE_FINISH_CANCELLED,
+    SLUICE_FINISH_DEADLINE, /* deadline_ms passed */
 } sluice_finish;
 
 typedef struct sluice_logprob {
@@ -261,9 +324,10 @@ typedef struct sluice_event {
     size_t n_top;
     const float *rows; /* ROWS: [n_rows, row_width] */
     uint32_t first_row, n_rows, row_width;
-    sluice_finish finish; /* DONE */
+    sluice_finish finish; /* DONE, CHOICE */
     sluice_usage usage;
     sluice_error error; /* ERROR */
+    uint32_t choice;    /* which of the n answers; 0 for n = 1 */
 } sluice_event;
 
 /* Waits up to timeout_ms (negative: without limit) for the next event. Returns true with an event;
@@ -274,6 +338,81 @@ bool sluice_request_next(sluice_request *request, sluice_event *event, int timeo
 void sluice_request_cancel(sluice_request *request);
 /* Cancels if need be, and frees. NULL is allowed. */
 void sluice_request_free(sluice_request *request);
+void *sluice_request_user(const sluice_request *request);
+
+typedef struct sluice_request_progress {
+    bool admitted, ended;
+    uint32_t prompt_tokens;
+    uint32_t computed_tokens; /* of the prompt: cached or computed so far */
+    uint32_t output_tokens;   /* over all answers */
+} sluice_request_progress;
+
+/* What a list of running requests shows; any thread. */
+void sluice_request_progress_get(const sluice_request *request, sluice_request_progress *progress);
+
+/* ---- many requests, one thread ---------------------------------------------------------------- */
+
+/* A list of the requests that have events. `wake` is called from an engine's thread when the list
+ * stops being empty, at most once per engine step however many requests have events: it must not
+ * block or call back (write to an eventfd, signal a condition). One thread then takes requests from
+ * the list and their events with timeout 0 until there are none; a request is listed again when
+ * events come after that. Requests of several engines may share one list. A request on a list is
+ * freed by the thread that takes from it; the list is freed after its requests. */
+sluice_status sluice_wakeups_create(void (*wake)(void *context), void *context,
+                                    sluice_wakeups **wakeups, sluice_error *error);
+/* Up to `capacity` requests, each leaves the list; 0 when it is empty. Never waits. */
+size_t sluice_wakeups_take(sluice_wakeups *wakeups, sluice_request **requests, size_t capacity);
+void sluice_wakeups_free(sluice_wakeups *wakeups); /* NULL allowed */
+
+/* ---- several models --------------------------------------------------------------------------- */
+
+/* A set of models by name, loaded when they are asked for. A thread of the set loads one model at a
+ * time; meanwhile everything else goes on. A model that nobody holds stays for its keep-alive and
+ * leaves earlier, least recently used first, when another one needs its memory. Any thread. */
+typedef struct sluice_models sluice_models;
+
+typedef struct sluice_models_options {
+    sluice_engine_options engine; /* for every model; `model` and `progress` are not used */
+    uint64_t memory;              /* bytes of weights and KV of all loaded ones; 0: no limit */
+    int64_t keep_alive_ms;        /* 0: five minutes; negative: for ever */
+} sluice_models_options;
+
+typedef enum sluice_model_state {
+    SLUICE_MODEL_UNLOADED,
+    SLUICE_MODEL_LOADING, /* or waiting for its turn or for memory */
+    SLUICE_MODEL_LOADED,
+} sluice_model_state;
+
+typedef struct sluice_model_entry {
+    char name[256];
+    sluice_model_state state;
+    uint32_t holders;
+    uint64_t bytes;     /* weights and KV; 0 while unloaded */
+    int64_t expires_ms; /* until it unloads, if nobody asks; -1: never, or held */
+} sluice_model_entry;
+
+sluice_status sluice_models_create(const sluice_models_options *options, sluice_models **models,
+                                   sluice_error *error);
+/* Every hold must have been released. Requests that wait for a model get SLUICE_ERROR_CANCELLED. */
+void sluice_models_close(sluice_models *models);
+/* Makes a model known. The file is not touched. SLUICE_ERROR_USAGE for a name that is taken. */
+sluice_status sluice_models_add(sluice_models *models, const char *name, const char *path,
+                                sluice_error *error);
+/* Holds a model's engine. If it is loaded: *engine is set at once. Otherwise *engine is NULL and
+ * `ready` is called once, from the set's thread, with the engine (held) or with an error; it must
+ * not block. With ready NULL the call waits itself. keep_alive_ms (may be NULL) replaces the model's
+ * keep-alive: 0 unloads after the last release, negative keeps it for ever. SLUICE_ERROR_USAGE for
+ * an unknown name, SLUICE_ERROR_MEMORY for a model that is larger than the whole budget. */
+sluice_status
+sluice_models_hold(sluice_models *models, const char *name, const int64_t *keep_alive_ms,
+                   void (*ready)(void *context, sluice_engine *engine, const sluice_error *error),
+                   void *context, sluice_engine **engine, sluice_error *error);
+/* Gives a hold back: after the last request on it was freed. */
+void sluice_models_release(sluice_models *models, sluice_engine *engine);
+/* Unloads a model as soon as nobody holds it. */
+sluice_status sluice_models_unload(sluice_models *models, const char *name, sluice_error *error);
+/* What is known: returns how many, and fills in up to `capacity` of them. */
+size_t sluice_models_list(sluice_models *models, sluice_model_entry *entries, size_t capacity);
 
 /* "sluice 0.1.0" */
 const char *sluice_version(void);

@@ -57,6 +57,8 @@ struct backend_info {
     char description[128];              /* "NVIDIA H200", "2 threads, AVX-512" */
     uint64_t memory_total, memory_free; /* bytes the pool may come from */
     enum tensor_type kv_type;           /* preferred K/V element type in the configured mode */
+    bool
+        asynchronous; /* submit() returns before the step is computed: plan the next one meanwhile */
 };
 
 enum result_kind {

@@ -86,6 +86,26 @@ static enum status open_backend(sluice_engine *engine, const sluice_engine_optio
     return status;
 }
 
+static enum status create_flight(const struct engine_size *size, struct flight *flight,
+                                 struct error *err)
+{
+    size_t step = step_bytes(&size->step), sample = sample_step_bytes(&size->sample);
+    if (step == 0 || sample == 0)
+        return error_set(err, STATUS_LIMIT, "a step of %u rows is too large", size->max_rows);
+    flight->step = malloc(step);
+    flight->sample_step = malloc(sample);
+    flight->slices = calloc(size->step.max_slices, sizeof *flight->slices);
+    flight->output_rows = calloc(size->step.max_slices, sizeof *flight->output_rows);
+    flight->sample_rows = calloc(size->step.max_slices, sizeof *flight->sample_rows);
+    if (!flight->step || !flight->sample_step || !flight->slices || !flight->output_rows ||
+        !flight->sample_rows)
+        return error_set(err, STATUS_MEMORY, "out of memory for steps of %u rows", size->max_rows);
+    if (!step_init(flight->step, &size->step) ||
+        !sample_step_init(flight->sample_step, &size->sample))
+        return error_set(err, STATUS_INTERNAL, "engine: step buffers cannot be laid out");
+    return STATUS_OK;
+}
+
 /* What the owner thread works with. */
 static enum status create_loop(sluice_engine *engine, struct error *err)
 {
@@ -95,23 +115,17 @@ static enum status create_loop(sluice_engine *engine, struct error *err)
         status = sched_create(&size->sched, engine->kv, &engine->sched, err);
     if (status != STATUS_OK)
         return status;
-    size_t step = step_bytes(&size->step), sample = sample_step_bytes(&size->sample);
-    if (step == 0 || sample == 0)
-        return error_set(err, STATUS_LIMIT, "a step of %u rows is too large", size->max_rows);
-    engine->step = malloc(step);
-    engine->sample_step = malloc(sample);
+    const struct program *program = engine->source.program;
     engine->results = calloc(size->n_slots, sizeof *engine->results);
-    engine->output_rows = calloc(size->n_slots, sizeof *engine->output_rows);
-    engine->sample_rows = calloc(size->n_slots, sizeof *engine->sample_rows);
-    if (!engine->step || !engine->sample_step || !engine->results || !engine->output_rows ||
-        !engine->sample_rows)
-        return error_set(err, STATUS_MEMORY, "out of memory for steps of %u rows", size->max_rows);
-    if (!step_init(engine->step, &size->step) ||
-        !sample_step_init(engine->sample_step, &size->sample))
-        return error_set(err, STATUS_INTERNAL, "engine: step buffers cannot be laid out");
+    engine->row = calloc(program->buffers[program->hidden].width, sizeof *engine->row);
+    if (!engine->results || !engine->row)
+        return error_set(err, STATUS_MEMORY, "out of memory for %u sequences", size->n_slots);
+    for (int i = 0; i < BACKEND_IN_FLIGHT && status == STATUS_OK; i++)
+        status = create_flight(size, &engine->flights[i], err);
+    engine->next_deadline_ns = UINT64_MAX;
     /* Numbers start at 1, so that a fresh request's sampled_number (0) is never the last step's. */
     engine->step_number = 1;
-    return STATUS_OK;
+    return status;
 }
 
 static enum status start_thread(sluice_engine *engine, struct error *err)
@@ -138,6 +152,7 @@ enum status engine_open_source(const struct engine_source *source, struct model 
     arena_init(&engine->arena, 0);
     pthread_mutex_init(&engine->mailbox.lock, NULL);
     pthread_cond_init(&engine->mailbox.wake, NULL);
+    pthread_mutex_init(&engine->stats_lock, NULL);
     enum status status = prompt_open(engine, options->chat_template, err);
     if (status == STATUS_OK)
         status = open_backend(engine, options, err);
@@ -203,6 +218,13 @@ sluice_status sluice_engine_open(const sluice_engine_options *options, sluice_en
     return public_status(open_model(options, engine, &err), &err, error);
 }
 
+void sluice_engine_stats(sluice_engine *engine, sluice_stats *stats)
+{
+    pthread_mutex_lock(&engine->stats_lock);
+    *stats = engine->stats;
+    pthread_mutex_unlock(&engine->stats_lock);
+}
+
 void sluice_engine_close(sluice_engine *engine)
 {
     if (!engine)
@@ -218,14 +240,19 @@ void sluice_engine_close(sluice_engine *engine)
         engine->api->close(engine->backend);
     sched_free(engine->sched);
     kv_free(engine->kv);
-    free(engine->step);
-    free(engine->sample_step);
+    for (int i = 0; i < BACKEND_IN_FLIGHT; i++) {
+        free(engine->flights[i].step);
+        free(engine->flights[i].sample_step);
+        free(engine->flights[i].slices);
+        free(engine->flights[i].output_rows);
+        free(engine->flights[i].sample_rows);
+    }
     free(engine->results);
-    free(engine->output_rows);
-    free(engine->sample_rows);
+    free(engine->row);
     free(engine->placed);
     prompt_close(engine);
     arena_release(&engine->arena);
+    pthread_mutex_destroy(&engine->stats_lock);
     pthread_mutex_destroy(&engine->mailbox.lock);
     pthread_cond_destroy(&engine->mailbox.wake);
     model_close(engine->model);

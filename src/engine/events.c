@@ -16,6 +16,8 @@
 struct record {
     size_t bytes; /* header and payload, a multiple of RECORD_ALIGN */
     sluice_event_kind kind;
+    sluice_finish finish;
+    uint32_t choice;
     int32_t token;
     float logprob;
     uint32_t first_row, n_rows, row_width;
@@ -68,7 +70,7 @@ static struct record *add_record(struct event_queue *queue, sluice_event_kind ki
         return NULL;
     }
     struct record *record = (struct record *)(void *)(queue->pending.data + queue->pending.len);
-    *record = (struct record){.bytes = bytes, .kind = kind};
+    *record = (struct record){.bytes = bytes, .kind = kind, .choice = queue->choice};
     return record;
 }
 
@@ -132,6 +134,18 @@ bool event_queue_token(struct event_queue *queue, int32_t token, float logprob,
         record->lengths[0] = n_top;
         if (n_top)
             memcpy(payload_of(record), top, n_top * sizeof *top);
+        publish(queue, record);
+    }
+    pthread_mutex_unlock(&queue->lock);
+    return record != NULL;
+}
+
+bool event_queue_mark(struct event_queue *queue, sluice_event_kind kind, sluice_finish finish)
+{
+    pthread_mutex_lock(&queue->lock);
+    struct record *record = add_record(queue, kind, 0);
+    if (record) {
+        record->finish = finish;
         publish(queue, record);
     }
     pthread_mutex_unlock(&queue->lock);
@@ -231,7 +245,8 @@ static bool wait_ready(struct event_queue *queue, int timeout_ms)
 static void decode(const struct record *record, sluice_event *event)
 {
     const char *payload = payload_of(record);
-    *event = (sluice_event){.kind = record->kind};
+    *event =
+        (sluice_event){.kind = record->kind, .choice = record->choice, .finish = record->finish};
     switch (record->kind) {
     case SLUICE_EVENT_TOOL_CALL:
         event->tool_call.id = payload;
@@ -249,6 +264,9 @@ static void decode(const struct record *record, sluice_event *event)
         event->n_rows = record->n_rows;
         event->row_width = record->row_width;
         event->rows = (const float *)(const void *)payload;
+        break;
+    case SLUICE_EVENT_ADMITTED:
+    case SLUICE_EVENT_CHOICE:
         break;
     default:
         event->text = payload;

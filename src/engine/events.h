@@ -21,6 +21,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 #include "base/str.h"
@@ -31,6 +32,7 @@ struct event_queue {
     pthread_cond_t ready;
     struct buf pending; /* records for the next swap */
     size_t full_bytes;
+    uint32_t choice;  /* which answer the writer's next events belong to */
     bool full;        /* the engine was told so, and waits for a swap */
     bool ended;       /* `final` is set */
     bool final_taken; /* by the reader */
@@ -56,6 +58,8 @@ bool event_queue_token(struct event_queue *queue, int32_t token, float logprob,
 float *event_queue_begin_rows(struct event_queue *queue, uint32_t first_row, uint32_t n_rows,
                               uint32_t row_width);
 void event_queue_end_rows(struct event_queue *queue, bool keep);
+/* An event that is only its kind: ADMITTED, or CHOICE with its finish. */
+bool event_queue_mark(struct event_queue *queue, sluice_event_kind kind, sluice_finish finish);
 void event_queue_done(struct event_queue *queue, sluice_finish finish, const sluice_usage *usage);
 void event_queue_error(struct event_queue *queue, const struct error *err);
 /* True: plan no more rows until the reader has taken a buffer. */

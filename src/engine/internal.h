@@ -3,14 +3,17 @@
  *
  *   engine.c   open and close                        sizing.c   what fits: context, pool, step limits
  *   submit.c   checks and tokenizes a request        request.c  its life, the queue to the loop
- *   loop.c     the owner thread: requests in, plan, step, results, sleep
- *   step.c     plan -> struct step and sample step   output.c   token -> text -> events
- *   events.c   events to the reader                  stop.c     stop strings
+ *   loop.c     the owner thread: requests in, plan, step, sleep; who ends
+ *   step.c     plan -> struct step and sample step   result.c   what a step brought -> events
+ *   output.c   token -> text -> events               events.c   events to the reader
  *   prompt.c   messages -> tokens (chat template)    tokens.c   tokenize, detokenize, information
+ *   wakeups.c  one wake-up for many requests
  *
  * Threads. The owner thread alone touches the scheduler, the page tables, the backend, the step
  * buffers and the part of a request marked so. Others meet it in two places only: the mailbox (new
  * requests, and "look again") and each request's event queue. Nothing waits for a reader.
+ *
+ * A request has one or several choices (answers); to the scheduler each is a sequence of its own.
  *
  * Not a public header; tests may open an engine on their own parts through engine_open_source().
  */
@@ -34,7 +37,8 @@
 #include "text/chat/output_parser.h"
 #include "text/tokenizer/tokenizer.h"
 
-#define ENGINE_QUEUE_MAX       1024 /* requests in work or waiting */
+#define ENGINE_QUEUE_MAX       1024 /* default of max_queued */
+#define ENGINE_CHOICES_MAX     128
 #define ENGINE_BIASES_MAX      1024 /* logit biases of one request */
 #define ENGINE_STOPS_MAX       16
 #define ENGINE_STOP_BYTES_MAX  1024        /* of one stop string */
@@ -54,6 +58,7 @@ struct engine_source {
     const char *tokenizer_problem;             /* why */
     struct str chat_template;                  /* len 0: none */
     const struct model_generation *generation; /* NULL: no recommendations */
+    sluice_pooling pooling;                    /* of an embedding model */
     const char *name, *architecture;
     uint64_t n_parameters;
     /* True once results are not to be trusted any more; asked after every step. May be NULL. */
@@ -64,7 +69,8 @@ struct engine_source {
 /* Everything whose size is fixed when the engine opens. */
 struct engine_size {
     uint32_t n_slots;
-    uint32_t n_context; /* positions of a sequence */
+    uint32_t n_context;  /* positions of a sequence */
+    uint32_t max_queued; /* requests */
     uint32_t max_rows, max_outputs;
     struct layout layout; /* n_pages included */
     struct step_limits step;
@@ -84,6 +90,21 @@ struct mailbox {
     uint32_t n_live; /* requests that did not end yet */
 };
 
+/* A step that was submitted: what is needed to deliver its results. */
+struct flight {
+    struct step *step;
+    struct sample_step *sample_step;
+    struct sched_slice *slices; /* [n_slices] of the plan; id 0: its answer ended meanwhile */
+    uint32_t n_slices;
+    uint32_t *output_rows; /* [n_slots] of the slices: first output */
+    uint32_t *sample_rows; /* [n_slots] of the slices: sample row or NO_SAMPLE */
+    uint64_t number;
+    uint64_t ticket, last_ticket; /* of the forward pass; of all that was submitted for the step */
+    uint64_t submitted_ns;
+    enum status status; /* of submitting */
+    struct error error;
+};
+
 struct sluice_engine {
     struct engine_source source;
     struct model *model; /* owned; NULL in tests */
@@ -99,54 +120,89 @@ struct sluice_engine {
     char chat_problem[256];           /* why there is no template */
     double load_seconds;
     struct mailbox mailbox;
+    pthread_mutex_t stats_lock;
+    sluice_stats stats; /* as of the last step's end */
     pthread_t thread;
     bool started;
 
     /* The owner thread's alone from here. */
     struct kv *kv;
     struct sched *sched;
-    struct step *step;
-    struct sample_step *sample_step;
+    struct flight flights[BACKEND_IN_FLIGHT];
     struct sample_result *results; /* [n_slots] */
-    uint32_t *output_rows;         /* [n_slots] of the plan's slices: first output */
-    uint32_t *sample_rows;         /* [n_slots] of the plan's slices: sample row or NO_SAMPLE */
+    float *row;                    /* scratch of one hidden state */
     uint64_t step_number;
-    sluice_request *live; /* all requests that the loop knows, linked by live_next */
+    uint64_t step_ended_ns;
+    uint64_t next_deadline_ns; /* UINT64_MAX: none */
+    sluice_stats counts;       /* what becomes `stats` */
+    sluice_request *live;      /* all requests that the loop knows, linked by live_next */
+    sluice_request *touched;   /* those with new events and a list to report them to */
 };
 
 #define NO_SAMPLE UINT32_MAX
+
+/* One answer. The owner thread's alone once queued. */
+struct choice {
+    sluice_request *request;
+    uint32_t index;
+    bool ended;
+    struct output output;
+    struct sampling_row sampling_row;
+    int32_t *tokens;         /* [n_prompt + n_generate]: the prompt, then what was drawn */
+    uint32_t n_tokens;       /* known */
+    uint32_t state;          /* recurrent state slot that holds the newest state */
+    uint64_t sampled_number; /* step after which the last token was drawn, and its sample row */
+    uint32_t sampled_row;
+};
 
 struct sluice_request {
     sluice_engine *engine;
     atomic_uint references; /* reader and loop */
     atomic_bool cancelled;
     sluice_request *next; /* in the mailbox */
-    struct arena arena;   /* stops, biases */
+    struct arena arena;   /* stops, biases, choices and their tokens */
     struct event_queue events;
 
     /* Fixed at submit. */
     struct token_list prompt;
+    struct choice *choices; /* [n_choices] */
+    uint32_t n_choices;
     uint32_t n_generate; /* most tokens to draw; 0: scoring */
     uint32_t chunk;
     sluice_mode mode;
-    bool penalties; /* the sampler reads the history */
+    sluice_pooling pooling;
+    bool raw_embedding;
+    bool opens_reasoning; /* the prompt ends inside a thought */
+    bool penalties;       /* the sampler reads the history */
     bool token_events;
     bool ignore_end;
+    bool report_admission;
+    int32_t priority;
+    uint64_t key, salt; /* 0: none */
     struct sampling sampling;
-    struct sampling_row sampling_row; /* mirostat_mu: the owner thread's alone once queued */
-    const uint32_t *breakers;         /* mask of tokens, for DRY; in the arena; NULL: none */
-    uint64_t submitted_ns;
+    const uint32_t *breakers;           /* mask of tokens, for DRY; in the arena; NULL: none */
+    uint64_t submitted_ns, deadline_ns; /* 0: none */
+    sluice_wakeups *wakeups;
+    void *user;
+
+    /* For sluice_request_progress_get(). */
+    atomic_uint computed, n_output;
+    atomic_bool admitted, ended;
 
     /* The owner thread's alone once queued. */
-    struct output output;
     sluice_request *live_next, *live_previous;
+    sluice_request *touched_next;
+    bool touched;
     bool paused;
-    uint32_t state; /* recurrent state slot that holds the newest state */
-    int32_t last_token;
-    uint64_t sampled_number; /* step after which last_token was drawn, and its sample row */
-    uint32_t sampled_row;
-    uint32_t n_output;
+    uint32_t n_ended;  /* choices */
+    uint32_t n_cached; /* prompt tokens that needed no computing */
+    bool any_tool_calls;
+    float *pooled; /* SLUICE_EMBED: [width] */
     uint64_t admitted_ns, first_token_ns;
+
+    /* Under the wakeups' lock. */
+    sluice_request *ready_next, *ready_previous;
+    bool ready, reader_left;
 };
 
 /* engine.c: opens an engine on parts made elsewhere; the public sluice_engine_open() is this after
@@ -175,7 +231,7 @@ enum status encode_text(const sluice_engine *engine, struct str text, bool add_b
 /* prompt.c: the chat template. override (may be NULL) replaces the model's own. */
 enum status prompt_open(sluice_engine *engine, const char *override, struct error *err);
 void prompt_close(sluice_engine *engine);
-/* Fills in the request's prompt, and for an answer the parser of its output. */
+/* Fills in the request's prompt, and whether the answer begins inside a thought. */
 enum status prompt_from_messages(sluice_request *request, const sluice_request_options *options,
                                  struct error *err);
 bool text_is_utf8(struct str text);
@@ -188,21 +244,39 @@ void mailbox_attention(sluice_engine *engine);
 /* A request ended: one place in the queue is free. */
 void mailbox_ended(sluice_engine *engine);
 
+/* wakeups.c. NULL is allowed; sluice_wakeups_free() drops a reference. */
+void wakeups_retain(sluice_wakeups *wakeups);
+/* The request has new events: reported when the step's end is (loop only). */
+void wakeups_touch(sluice_request *request);
+void wakeups_flush(sluice_engine *engine);
+/* The reader frees it: it leaves the list for good. */
+void wakeups_leave(sluice_request *request);
+
 /* loop.c: the owner thread's function; context is the engine. */
 void *loop_run(void *context);
+/* What a request holds is given back, then its last event follows. */
+void loop_fail(sluice_engine *engine, sluice_request *request, const struct error *err);
+void loop_finish(sluice_engine *engine, sluice_request *request, sluice_finish reason);
+/* One answer is over; with the last one, the request. */
+void loop_end_choice(sluice_engine *engine, struct choice *choice, sluice_finish reason);
 
-/* step.c. Writes the plan into the step and the sample step; STATUS_INTERNAL if a limit was missed
- * (our own bug). */
-enum status step_write(sluice_engine *engine, const struct sched_plan *plan, struct error *err);
+/* step.c. The plan as the flight's step; STATUS_INTERNAL if a limit was missed (our own bug). */
+enum status step_write(sluice_engine *engine, struct flight *flight, const struct sched_plan *plan,
+                       struct error *err);
+/* What to draw from it, once the results of the flight before it are known. */
+enum status step_write_sample(struct flight *flight, struct error *err);
 
-static inline sluice_request *request_of(uint64_t id)
+/* result.c. Everything that slice i of a completed flight brought its answer. */
+void result_deliver(sluice_engine *engine, struct flight *flight, uint32_t i, uint64_t now);
+
+static inline struct choice *choice_of(uint64_t id)
 {
-    return (sluice_request *)(uintptr_t)id;
+    return (struct choice *)(uintptr_t)id;
 }
 
-static inline uint64_t request_id(const sluice_request *request)
+static inline uint64_t choice_id(const struct choice *choice)
 {
-    return (uint64_t)(uintptr_t)request;
+    return (uint64_t)(uintptr_t)choice;
 }
 
 sluice_status public_status(enum status status, const struct error *err, sluice_error *out);

@@ -1,14 +1,19 @@
 /*
  * The owner thread.
  *
- *   mailbox -> scheduler's queue        new requests, cancellations, readers that caught up
- *   plan -> step -> backend -> results  one forward pass and one draw
- *   results -> events                   and who is finished leaves the scheduler
+ *   mailbox -> scheduler's queue     new requests, cancellations, deadlines, readers that caught up
+ *   plan -> step -> backend          submitted as a flight; the scheduler counts its rows as done
+ *   flight's results -> events       and who is finished leaves the scheduler
  *
- * With nothing to plan it sleeps on the mailbox. A step takes no memory: buffers are sized when the
- * engine opens, a request brings its own. One step is in flight; planning the next one while it
- * computes is a matter of a second pair of buffers here, and of learning results a step late.
+ * On a backend that computes by itself (backend_info.asynchronous) the next step is planned and
+ * submitted while the one before it computes: tokens stay on the device (INPUT_SAMPLED), results
+ * arrive a step late, and a row that was computed for an answer which had already ended is dropped.
+ * On one that computes inside submit() that would only delay results, so each flight lands first.
+ *
+ * With nothing to plan the thread sleeps on the mailbox. A step takes no memory: buffers are sized
+ * when the engine opens, a request brings its own.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -22,44 +27,82 @@ static double seconds(uint64_t from, uint64_t to)
     return from && to > from ? (double)(to - from) * 1e-9 : 0.0;
 }
 
+/* The scheduler forgets the answer, and what is still computing for it will be dropped. */
+static void leave(sluice_engine *engine, struct choice *choice)
+{
+    if (choice->ended)
+        return;
+    choice->ended = true;
+    choice->request->n_ended++;
+    sched_remove(engine->sched, choice_id(choice));
+    for (int f = 0; f < BACKEND_IN_FLIGHT; f++)
+        for (uint32_t i = 0; i < engine->flights[f].n_slices; i++)
+            if (engine->flights[f].slices[i].id == choice_id(choice))
+                engine->flights[f].slices[i].id = 0;
+}
+
 /* Gives back what a request holds. Its last event follows, so that a reader who has seen that may
  * count on the place being free. */
 static void retire(sluice_engine *engine, sluice_request *request)
 {
-    sched_remove(engine->sched, request_id(request));
+    for (uint32_t i = 0; i < request->n_choices; i++)
+        leave(engine, &request->choices[i]);
     if (request->live_previous)
         request->live_previous->live_next = request->live_next;
     else
         engine->live = request->live_next;
     if (request->live_next)
         request->live_next->live_previous = request->live_previous;
+    atomic_store_explicit(&request->ended, true, memory_order_relaxed);
     mailbox_ended(engine);
 }
 
-static void fail(sluice_engine *engine, sluice_request *request, const struct error *err)
+void loop_fail(sluice_engine *engine, sluice_request *request, const struct error *err)
 {
     retire(engine, request);
+    engine->counts.requests_failed++;
     event_queue_error(&request->events, err);
+    wakeups_touch(request);
     request_release(request);
 }
 
-static void finish(sluice_engine *engine, sluice_request *request, sluice_finish reason)
+void loop_finish(sluice_engine *engine, sluice_request *request, sluice_finish reason)
 {
     uint64_t now = clock_now_ns();
     uint64_t first = request->first_token_ns ? request->first_token_ns : now;
     sluice_usage usage = {
         .prompt_tokens = (uint32_t)request->prompt.count,
-        .output_tokens = request->n_output,
+        .cached_tokens = request->n_cached,
+        .output_tokens = atomic_load_explicit(&request->n_output, memory_order_relaxed),
         .queue_seconds =
             seconds(request->submitted_ns, request->admitted_ns ? request->admitted_ns : now),
         .prompt_seconds = seconds(request->admitted_ns, first),
         .output_seconds = seconds(request->first_token_ns, now),
     };
-    if (reason == SLUICE_FINISH_STOP && request->output.n_tool_calls > 0)
-        reason = SLUICE_FINISH_TOOL_CALLS;
+    if (reason == SLUICE_FINISH_CANCELLED)
+        engine->counts.requests_cancelled++;
+    else
+        engine->counts.requests_finished++;
     retire(engine, request);
     event_queue_done(&request->events, reason, &usage);
+    wakeups_touch(request);
     request_release(request);
+}
+
+void loop_end_choice(sluice_engine *engine, struct choice *choice, sluice_finish reason)
+{
+    sluice_request *request = choice->request;
+    if (reason == SLUICE_FINISH_STOP && choice->output.n_tool_calls > 0)
+        reason = SLUICE_FINISH_TOOL_CALLS;
+    leave(engine, choice);
+    if (request->n_choices > 1 &&
+        !event_queue_mark(&request->events, SLUICE_EVENT_CHOICE, reason)) {
+        struct error err = {0};
+        error_set(&err, STATUS_MEMORY, "out of memory for an event");
+        loop_fail(engine, request, &err);
+    } else if (request->n_ended == request->n_choices) {
+        loop_finish(engine, request, reason);
+    }
 }
 
 /* ---- the mailbox ------------------------------------------------------------------------------ */
@@ -71,31 +114,70 @@ static void admit(sluice_engine *engine, sluice_request *request)
     if (engine->live)
         engine->live->live_previous = request;
     engine->live = request;
-    struct sched_request wanted = {
-        .id = request_id(request),
-        .n_prompt = (uint32_t)request->prompt.count,
-        .n_generate = request->n_generate,
-        .all_outputs = request->mode != SLUICE_GENERATE,
-        .chunk = request->chunk,
-    };
     struct error err = {0};
-    if (sched_add(engine->sched, &wanted, &err) != STATUS_OK)
-        fail(engine, request, &err);
+    enum status status = STATUS_OK;
+    for (uint32_t i = 0; i < request->n_choices && status == STATUS_OK; i++) {
+        struct sched_request wanted = {
+            .id = choice_id(&request->choices[i]),
+            .n_prompt = (uint32_t)request->prompt.count,
+            .n_generate = request->n_generate,
+            .all_outputs =
+                request->mode == SLUICE_SCORE_LOGITS || request->mode == SLUICE_SCORE_HIDDEN ||
+                (request->mode == SLUICE_EMBED && request->pooling != SLUICE_POOLING_LAST),
+            .chunk = request->chunk,
+        };
+        status = sched_add(engine->sched, &wanted, &err);
+    }
+    if (status != STATUS_OK)
+        loop_fail(engine, request, &err);
+    else if (request->deadline_ns && request->deadline_ns < engine->next_deadline_ns)
+        engine->next_deadline_ns = request->deadline_ns;
 }
 
-/* Somebody cancelled, or took events from a full queue. */
-static void look_again(sluice_engine *engine)
+static void resume(sluice_engine *engine, sluice_request *request)
+{
+    request->paused = false;
+    for (uint32_t i = 0; i < request->n_choices; i++)
+        sched_pause(engine->sched, choice_id(&request->choices[i]), false);
+}
+
+/* Somebody cancelled, took events from a full queue, or ran out of time. */
+static void look_again(sluice_engine *engine, uint64_t now)
 {
     sluice_request *next;
+    engine->next_deadline_ns = UINT64_MAX;
     for (sluice_request *request = engine->live; request; request = next) {
         next = request->live_next;
         if (atomic_load_explicit(&request->cancelled, memory_order_acquire)) {
-            finish(engine, request, SLUICE_FINISH_CANCELLED);
-        } else if (request->paused && !event_queue_full(&request->events)) {
-            request->paused = false;
-            sched_pause(engine->sched, request_id(request), false);
+            loop_finish(engine, request, SLUICE_FINISH_CANCELLED);
+            continue;
         }
+        if (request->deadline_ns && request->deadline_ns <= now) {
+            loop_finish(engine, request, SLUICE_FINISH_DEADLINE);
+            continue;
+        }
+        if (request->deadline_ns && request->deadline_ns < engine->next_deadline_ns)
+            engine->next_deadline_ns = request->deadline_ns;
+        if (request->paused && !event_queue_full(&request->events))
+            resume(engine, request);
     }
+}
+
+/* With the lock held. */
+static void sleep_on(struct mailbox *box, uint64_t deadline_ns)
+{
+    if (deadline_ns == UINT64_MAX) {
+        pthread_cond_wait(&box->wake, &box->lock);
+        return;
+    }
+    uint64_t now = clock_now_ns();
+    uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    left += (uint64_t)until.tv_nsec;
+    until.tv_sec += (time_t)(left / 1000000000u);
+    until.tv_nsec = (long)(left % 1000000000u);
+    pthread_cond_timedwait(&box->wake, &box->lock, &until);
 }
 
 /* Takes what came in; sleeps until something does, unless `busy`. False: the engine closes. */
@@ -103,8 +185,9 @@ static bool receive(sluice_engine *engine, bool busy)
 {
     struct mailbox *box = &engine->mailbox;
     pthread_mutex_lock(&box->lock);
-    while (!busy && !box->first && !box->attention && !box->closing)
-        pthread_cond_wait(&box->wake, &box->lock);
+    while (!busy && !box->first && !box->attention && !box->closing &&
+           clock_now_ns() < engine->next_deadline_ns)
+        sleep_on(box, engine->next_deadline_ns);
     sluice_request *request = box->first;
     bool attention = box->attention, closing = box->closing;
     box->first = box->last = NULL;
@@ -116,145 +199,14 @@ static bool receive(sluice_engine *engine, bool busy)
         admit(engine, request);
         request = next;
     }
-    if (attention)
-        look_again(engine);
+    uint64_t now = engine->next_deadline_ns == UINT64_MAX ? 0 : clock_now_ns();
+    if (attention || now >= engine->next_deadline_ns)
+        look_again(engine, now);
+    wakeups_flush(engine);
     return !closing;
 }
 
-/* ---- results ---------------------------------------------------------------------------------- */
-
-static enum status emit_token(sluice_request *request, const struct sample_result *result,
-                              struct error *err)
-{
-    sluice_logprob top[BACKEND_TOP_LOGPROBS_MAX];
-    uint32_t n_top =
-        result->n_top < BACKEND_TOP_LOGPROBS_MAX ? result->n_top : BACKEND_TOP_LOGPROBS_MAX;
-    bool wanted = request->sampling.logprobs;
-    for (uint32_t i = 0; wanted && i < n_top; i++)
-        top[i] = (sluice_logprob){result->top[i].token, result->top[i].logprob};
-    if (event_queue_token(&request->events, result->token, wanted ? result->logprob : 0.0f, top,
-                          wanted ? n_top : 0))
-        return STATUS_OK;
-    return error_set(err, STATUS_MEMORY, "out of memory for an event");
-}
-
-/* One drawn token: its events, and whether the answer is over. */
-static enum status take_token(sluice_engine *engine, sluice_request *request,
-                              const struct sample_result *result, sluice_finish *reason,
-                              struct error *err)
-{
-    *reason = SLUICE_FINISH_NONE;
-    if (result->failed)
-        return sampling_failure_status(result->failed, err);
-    if (result->token < 0 || (uint32_t)result->token >= engine->source.program->n_vocab)
-        return error_set(err, STATUS_INTERNAL, "the sampler drew token %d", result->token);
-    request->n_output++;
-    request->last_token = result->token;
-    request->sampling_row.mirostat_mu = result->mirostat_mu;
-    if (request->token_events) {
-        enum status status = emit_token(request, result, err);
-        if (status != STATUS_OK)
-            return status;
-    }
-    const struct tokenizer *tokenizer = engine->source.tokenizer;
-    bool end = !request->ignore_end && tokenizer && tokenizer_is_end(tokenizer, result->token);
-    bool stopped = false;
-    if (!end) {
-        enum status status =
-            output_token(&request->output, result->token, &request->events, &stopped, err);
-        if (status != STATUS_OK)
-            return status;
-    }
-    if (end || stopped)
-        *reason = SLUICE_FINISH_STOP;
-    else if (request->n_output == request->n_generate)
-        *reason = SLUICE_FINISH_LENGTH;
-    if (*reason == SLUICE_FINISH_NONE)
-        return STATUS_OK;
-    return output_end(&request->output, stopped, &request->events, err);
-}
-
-static enum status take_rows(sluice_engine *engine, sluice_request *request,
-                             const struct sched_slice *slice, uint32_t first_output,
-                             uint64_t ticket, struct error *err)
-{
-    const struct program *program = engine->source.program;
-    bool hidden = request->mode == SLUICE_SCORE_HIDDEN;
-    uint32_t width = hidden ? program->buffers[program->hidden].width : program->n_vocab;
-    float *rows =
-        event_queue_begin_rows(&request->events, slice->first_position, slice->n_rows, width);
-    if (!rows)
-        return error_set(err, STATUS_MEMORY, "out of memory for %u rows of %u values",
-                         slice->n_rows, width);
-    enum status status = engine->api->read_rows(engine->backend, engine->loaded,
-                                                hidden ? RESULT_HIDDEN : RESULT_LOGITS, ticket,
-                                                first_output, slice->n_rows, rows, err);
-    event_queue_end_rows(&request->events, status == STATUS_OK);
-    return status;
-}
-
-static void pause_if_full(sluice_engine *engine, sluice_request *request)
-{
-    if (!event_queue_full(&request->events))
-        return;
-    request->paused = true;
-    sched_pause(engine->sched, request_id(request), true);
-}
-
-/* Everything that the step's slice i brought its request. */
-static void deliver(sluice_engine *engine, const struct sched_slice *slice, uint32_t i,
-                    uint64_t ticket, uint64_t now)
-{
-    sluice_request *request = request_of(slice->id);
-    struct error err = {0};
-    enum status status = STATUS_OK;
-    sluice_finish reason = SLUICE_FINISH_NONE;
-    request->state = 1 - request->state;
-    if (request->mode != SLUICE_GENERATE) {
-        status = take_rows(engine, request, slice, engine->output_rows[i], ticket, &err);
-        reason = slice->last ? SLUICE_FINISH_STOP : SLUICE_FINISH_NONE;
-    } else if (engine->sample_rows[i] != NO_SAMPLE) {
-        if (!request->first_token_ns)
-            request->first_token_ns = now;
-        request->sampled_number = engine->step_number;
-        request->sampled_row = engine->sample_rows[i];
-        status = take_token(engine, request, &engine->results[request->sampled_row], &reason, &err);
-    }
-    if (status != STATUS_OK)
-        fail(engine, request, &err);
-    else if (reason != SLUICE_FINISH_NONE)
-        finish(engine, request, reason);
-    else
-        pause_if_full(engine, request);
-}
-
 /* ---- the step --------------------------------------------------------------------------------- */
-
-static enum status execute(sluice_engine *engine, const struct sched_plan *plan, uint64_t *ticket,
-                           struct error *err)
-{
-    const struct backend_api *api = engine->api;
-    enum status status = step_write(engine, plan, err);
-    if (status == STATUS_OK)
-        status = api->submit(engine->backend, engine->loaded, engine->step, ticket, err);
-    if (status != STATUS_OK)
-        return status;
-    uint64_t last = *ticket;
-    const struct sample_step *sample = engine->sample_step;
-    if (sample->n_rows || sample->n_history_writes)
-        status = api->sample(engine->backend, engine->loaded, sample, &last, err);
-    if (status == STATUS_OK)
-        status = api->wait(engine->backend, last, err);
-    if (status == STATUS_OK && sample->n_rows)
-        status = api->read_samples(engine->backend, last, sample->n_rows, engine->results, err);
-    if (status == STATUS_OK && engine->source.damaged &&
-        engine->source.damaged(engine->source.context))
-        status = error_set(err, STATUS_MODEL,
-                           "%s: the model's file was cut short or became unreadable while in use; "
-                           "restore it and open the model again",
-                           engine->source.name);
-    return status;
-}
 
 /* The step's failure is the failure of everyone who has begun: the state of their sequences is
  * unknown. Those that still wait get their own chance. */
@@ -265,40 +217,147 @@ static void fail_begun(sluice_engine *engine, const struct error *err)
     for (sluice_request *request = engine->live; request; request = next) {
         next = request->live_next;
         if (request->admitted_ns)
-            fail(engine, request, err);
+            loop_fail(engine, request, err);
     }
 }
 
-static void run_step(sluice_engine *engine, const struct sched_plan *plan)
+static void mark_admitted(sluice_engine *engine, const struct sched_slice *slice, uint64_t now)
+{
+    sluice_request *request = choice_of(slice->id)->request;
+    if (request->admitted_ns)
+        return;
+    request->admitted_ns = now;
+    atomic_store_explicit(&request->admitted, true, memory_order_relaxed);
+    engine->counts.prompt_tokens += request->prompt.count;
+    if (request->report_admission) {
+        event_queue_mark(&request->events, SLUICE_EVENT_ADMITTED, SLUICE_FINISH_NONE);
+        wakeups_touch(request);
+    }
+}
+
+static void launch(sluice_engine *engine, struct flight *flight, const struct sched_plan *plan)
+{
+    uint64_t now = flight->submitted_ns = clock_now_ns();
+    for (uint32_t i = 0; i < plan->n_slices; i++) {
+        if (plan->slices[i].opened)
+            mark_admitted(engine, &plan->slices[i], now);
+        if (!plan->slices[i].generated)
+            engine->counts.prefilled_tokens += plan->slices[i].n_rows;
+    }
+    wakeups_flush(engine); /* headers need not wait for the step */
+    flight->status = step_write(engine, flight, plan, &flight->error);
+    if (flight->status == STATUS_OK)
+        flight->status = engine->api->submit(engine->backend, engine->loaded, flight->step,
+                                             &flight->ticket, &flight->error);
+    flight->last_ticket = flight->ticket;
+    sched_commit(engine->sched);
+}
+
+/* Drawing may depend on the token before (a mask, mirostat), so it is submitted only after the
+ * flight before has landed; the forward pass is computing meanwhile. */
+static void launch_sample(sluice_engine *engine, struct flight *flight)
+{
+    if (flight->status == STATUS_OK)
+        flight->status = step_write_sample(flight, &flight->error);
+    const struct sample_step *sample = flight->sample_step;
+    if (flight->status == STATUS_OK && (sample->n_rows || sample->n_history_writes))
+        flight->status = engine->api->sample(engine->backend, engine->loaded, sample,
+                                             &flight->last_ticket, &flight->error);
+}
+
+static enum status wait_flight(sluice_engine *engine, struct flight *flight, struct error *err)
+{
+    const struct backend_api *api = engine->api;
+    if (flight->status != STATUS_OK) {
+        *err = flight->error;
+        return flight->status;
+    }
+    uint32_t n = flight->sample_step->n_rows;
+    enum status status = api->wait(engine->backend, flight->last_ticket, err);
+    if (status == STATUS_OK && n)
+        status = api->read_samples(engine->backend, flight->last_ticket, n, engine->results, err);
+    if (status == STATUS_OK && engine->source.damaged &&
+        engine->source.damaged(engine->source.context))
+        status = error_set(err, STATUS_MODEL,
+                           "%s: the model's file was cut short or became unreadable while in use; "
+                           "restore it and open the model again",
+                           engine->source.name);
+    return status;
+}
+
+static void count_step(sluice_engine *engine, const struct flight *flight, uint64_t now)
+{
+    sluice_stats *counts = &engine->counts;
+    uint64_t began =
+        flight->submitted_ns > engine->step_ended_ns ? flight->submitted_ns : engine->step_ended_ns;
+    double took = seconds(began, now);
+    engine->step_ended_ns = now;
+    int bucket = 0;
+    while (bucket < SLUICE_STEP_BUCKETS - 1 && took > 1e-3 * (double)(1u << bucket))
+        bucket++;
+    counts->step_buckets[bucket]++;
+    counts->steps++;
+    counts->step_seconds += took;
+}
+
+static void publish_stats(sluice_engine *engine)
+{
+    sluice_stats *counts = &engine->counts;
+    counts->running = sched_running(engine->sched);
+    counts->waiting = sched_waiting(engine->sched);
+    counts->pages_total = kv_pages_total(engine->kv);
+    counts->pages_used = counts->pages_total - kv_pages_free(engine->kv);
+    counts->page_bytes = engine->size.layout.page_bytes;
+    pthread_mutex_lock(&engine->stats_lock);
+    engine->stats = *counts;
+    pthread_mutex_unlock(&engine->stats_lock);
+}
+
+static void land(sluice_engine *engine, struct flight *flight)
 {
     struct error err = {0};
-    uint64_t ticket = 0, now = clock_now_ns();
-    for (uint32_t i = 0; i < plan->n_slices; i++)
-        if (plan->slices[i].opened)
-            request_of(plan->slices[i].id)->admitted_ns = now;
-    enum status status = execute(engine, plan, &ticket, &err);
-    sched_commit(engine->sched);
-    if (status != STATUS_OK) {
+    enum status status = wait_flight(engine, flight, &err);
+    uint64_t now = clock_now_ns();
+    count_step(engine, flight, now);
+    for (uint32_t i = 0; i < flight->n_slices && status == STATUS_OK; i++)
+        result_deliver(engine, flight, i, now);
+    flight->n_slices = 0;
+    if (status != STATUS_OK)
         fail_begun(engine, &err);
-        return;
-    }
-    now = clock_now_ns();
-    /* The plan lives in the scheduler until it plans again; requests may leave meanwhile. */
-    for (uint32_t i = 0; i < plan->n_slices; i++)
-        deliver(engine, &plan->slices[i], i, ticket, now);
+    publish_stats(engine);
+    wakeups_flush(engine);
 }
 
 void *loop_run(void *context)
 {
     sluice_engine *engine = context;
-    bool busy = false;
-    while (receive(engine, busy)) {
+    bool ahead = engine->backend_info.asynchronous, busy = false;
+    struct flight *older = NULL; /* computing */
+    uint32_t next = 0;
+    while (receive(engine, busy || older)) {
         const struct sched_plan *plan = sched_plan(engine->sched);
+        struct flight *flight = NULL;
         busy = plan->n_slices > 0;
-        if (busy)
-            run_step(engine, plan);
+        if (busy) {
+            flight = &engine->flights[next];
+            next = (next + 1) % BACKEND_IN_FLIGHT;
+            launch(engine, flight, plan);
+        }
+        if (older)
+            land(engine, older);
+        older = flight;
+        if (older)
+            launch_sample(engine, older);
+        if (older && (!ahead || older->status != STATUS_OK)) {
+            land(engine, older);
+            older = NULL;
+        }
     }
+    if (older)
+        land(engine, older);
     while (engine->live)
-        finish(engine, engine->live, SLUICE_FINISH_CANCELLED);
+        loop_finish(engine, engine->live, SLUICE_FINISH_CANCELLED);
+    publish_stats(engine);
+    wakeups_flush(engine);
     return NULL;
 }

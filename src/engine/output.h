@@ -9,8 +9,8 @@
 
 #include "base/status.h"
 #include "engine/events.h"
-#include "engine/stop.h"
 #include "text/chat/output_parser.h"
+#include "text/stop.h"
 #include "text/tokenizer/tokenizer.h"
 
 struct output {

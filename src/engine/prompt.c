@@ -148,10 +148,7 @@ enum status prompt_from_messages(sluice_request *request, const sluice_request_o
     struct tokenizer_options how = {.specials = TOKENIZER_SPECIALS_TRUSTED};
     status = tokenizer_encode(engine->source.tokenizer, buf_str(&text.text), text.spans,
                               text.n_spans, &how, &request->prompt, err);
-    if (status == STATUS_OK && options->mode == SLUICE_GENERATE)
-        status = output_parser_create(
-            engine->style, output_style_opens_reasoning(engine->style, buf_str(&text.text)),
-            &request->output.parser, err);
+    request->opens_reasoning = output_style_opens_reasoning(engine->style, buf_str(&text.text));
     jinja_output_release(&text);
     return status;
 }

@@ -21,7 +21,6 @@ sluice_request *request_new(sluice_engine *engine, struct error *err)
     }
     request->engine = engine;
     atomic_init(&request->references, 1);
-    atomic_init(&request->cancelled, false);
     arena_init(&request->arena, 0);
     return request;
 }
@@ -30,7 +29,9 @@ void request_release(sluice_request *request)
 {
     if (atomic_fetch_sub_explicit(&request->references, 1, memory_order_acq_rel) != 1)
         return;
-    output_release(&request->output);
+    for (uint32_t i = 0; i < request->n_choices; i++)
+        output_release(&request->choices[i].output);
+    sluice_wakeups_free(request->wakeups);
     event_queue_release(&request->events);
     token_list_release(&request->prompt);
     arena_release(&request->arena);
@@ -41,7 +42,7 @@ enum status mailbox_post(sluice_engine *engine, sluice_request *request, struct 
 {
     struct mailbox *box = &engine->mailbox;
     pthread_mutex_lock(&box->lock);
-    bool full = box->n_live >= ENGINE_QUEUE_MAX;
+    bool full = box->n_live >= engine->size.max_queued;
     if (!full) {
         box->n_live++;
         atomic_fetch_add_explicit(&request->references, 1, memory_order_relaxed);
@@ -55,8 +56,8 @@ enum status mailbox_post(sluice_engine *engine, sluice_request *request, struct 
     pthread_mutex_unlock(&box->lock);
     if (full)
         return error_set(err, STATUS_LIMIT,
-                         "%d requests are in work or waiting already: try again later",
-                         ENGINE_QUEUE_MAX);
+                         "%u requests are in work or waiting already: try again later",
+                         engine->size.max_queued);
     return STATUS_OK;
 }
 
@@ -98,5 +99,22 @@ void sluice_request_free(sluice_request *request)
     if (!request)
         return;
     sluice_request_cancel(request);
+    wakeups_leave(request);
     request_release(request);
+}
+
+void *sluice_request_user(const sluice_request *request)
+{
+    return request->user;
+}
+
+void sluice_request_progress_get(const sluice_request *request, sluice_request_progress *progress)
+{
+    *progress = (sluice_request_progress){
+        .admitted = atomic_load_explicit(&request->admitted, memory_order_relaxed),
+        .ended = atomic_load_explicit(&request->ended, memory_order_relaxed),
+        .prompt_tokens = (uint32_t)request->prompt.count,
+        .computed_tokens = atomic_load_explicit(&request->computed, memory_order_relaxed),
+        .output_tokens = atomic_load_explicit(&request->n_output, memory_order_relaxed),
+    };
 }

@@ -89,6 +89,18 @@ static enum status choose_context(const struct program *program,
     return STATUS_OK;
 }
 
+static enum status choose_kv_type(const char *name, enum tensor_type *out, struct error *err)
+{
+    static const enum tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0,
+                                             TENSOR_F8_E4M3};
+    *out = tensor_type_from_name(str_from(name));
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (types[i] == *out)
+            return STATUS_OK;
+    return error_set(err, STATUS_USAGE, "kv_type: '%s' is none of f32, f16, bf16, q8_0 and f8_e4m3",
+                     name);
+}
+
 static uint32_t choose_outputs(const struct program *program, uint32_t least, uint32_t max_rows)
 {
     uint64_t width =
@@ -115,9 +127,13 @@ enum status sizing_limits(const struct program *program, const struct backend_in
                          "step_rows: %u is too few for max_sequences %u, at least %u are needed",
                          out->max_rows, out->n_slots, least);
     out->max_outputs = choose_outputs(program, least, out->max_rows);
+    out->max_queued = options->max_queued ? options->max_queued : ENGINE_QUEUE_MAX;
+    enum tensor_type kv_type = info->kv_type;
     enum status status = choose_context(program, options, out, err);
+    if (status == STATUS_OK && options->kv_type)
+        status = choose_kv_type(options->kv_type, &kv_type, err);
     if (status == STATUS_OK)
-        status = plan_layout(program, info->kv_type, out, err);
+        status = plan_layout(program, kv_type, out, err);
     if (status != STATUS_OK)
         return status;
     uint64_t writes = kv_config_pages(&out->kv, 0) * out->n_slots +
@@ -202,7 +218,7 @@ enum status sizing_memory(const struct program *program, const struct hardware *
         .max_slices = size->step.max_slices,
         .max_outputs = size->max_outputs,
         .max_writes = size->step.max_table_writes,
-        .max_queued = ENGINE_QUEUE_MAX,
+        .max_queued = size->max_queued * ENGINE_CHOICES_MAX,
         .max_context = size->n_context,
         .alignment = program->row_alignment,
     };

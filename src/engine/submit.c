@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <xxhash.h>
 
 #include "base/clock.h"
 #include "engine/internal.h"
@@ -34,10 +35,17 @@ static enum status check_input(const sluice_request_options *options, struct err
 static enum status check_mode(const sluice_engine *engine, const sluice_request_options *options,
                               struct error *err)
 {
-    if (options->mode != SLUICE_GENERATE && options->mode != SLUICE_SCORE_LOGITS &&
-        options->mode != SLUICE_SCORE_HIDDEN)
+    if ((unsigned)options->mode > SLUICE_EMBED)
         return error_set(err, STATUS_USAGE, "mode: %d is unknown", (int)options->mode);
-    if (options->mode != SLUICE_SCORE_HIDDEN && engine->source.program->logits == NO_BUFFER)
+    if ((unsigned)options->pooling > SLUICE_POOLING_FIRST)
+        return error_set(err, STATUS_USAGE, "pooling: %d is unknown", (int)options->pooling);
+    if (options->n > ENGINE_CHOICES_MAX || (options->n > 1 && options->mode != SLUICE_GENERATE))
+        return error_set(err, STATUS_USAGE,
+                         "n: %u answers; 1 to %d can be generated, scores and "
+                         "embeddings have one",
+                         options->n, ENGINE_CHOICES_MAX);
+    bool hidden = options->mode == SLUICE_SCORE_HIDDEN || options->mode == SLUICE_EMBED;
+    if (!hidden && engine->source.program->logits == NO_BUFFER)
         return error_set(err, STATUS_UNSUPPORTED,
                          "%s is an embedding model: it has hidden states, but no logits to "
                          "generate from",
@@ -277,6 +285,82 @@ static enum status fit(sluice_request *request, const sluice_request_options *op
     return STATUS_OK;
 }
 
+static enum status make_choice(sluice_request *request, uint32_t index, const struct str *stops,
+                               size_t n_stops, bool parse, struct error *err)
+{
+    sluice_engine *engine = request->engine;
+    struct choice *choice = &request->choices[index];
+    size_t n_prompt = request->prompt.count;
+    choice->request = request;
+    choice->index = index;
+    choice->n_tokens = (uint32_t)n_prompt;
+    struct sampling sampling = request->sampling;
+    sampling.seed += index * 0x9e3779b97f4a7c15u;
+    choice->sampling_row = sampling_row_from(&sampling, (uint32_t)n_prompt);
+    choice->tokens =
+        arena_alloc(&request->arena, n_prompt + request->n_generate, sizeof *choice->tokens);
+    if (!choice->tokens)
+        return error_set(err, STATUS_MEMORY, "out of memory for %zu tokens", n_prompt);
+    memcpy(choice->tokens, request->prompt.ids, n_prompt * sizeof *choice->tokens);
+    if (request->mode != SLUICE_GENERATE)
+        return STATUS_OK;
+    enum status status = parse ? output_parser_create(engine->style, request->opens_reasoning,
+                                                      &choice->output.parser, err)
+                               : STATUS_OK;
+    return status == STATUS_OK
+               ? output_init(&choice->output, engine->source.tokenizer, stops, n_stops, err)
+               : status;
+}
+
+static enum status make_choices(sluice_request *request, const sluice_request_options *options,
+                                const struct str *stops, struct error *err)
+{
+    uint32_t n = options->n ? options->n : 1;
+    request->choices = arena_alloc(&request->arena, n, sizeof *request->choices);
+    if (!request->choices)
+        return error_set(err, STATUS_MEMORY, "out of memory for %u answers", n);
+    enum status status = STATUS_OK;
+    while (request->n_choices < n && status == STATUS_OK)
+        status = make_choice(request, request->n_choices++, stops, options->n_stops,
+                             options->messages != NULL, err);
+    if (status != STATUS_OK || options->mode != SLUICE_EMBED)
+        return status;
+    const struct program *program = request->engine->source.program;
+    request->pooled = arena_alloc(&request->arena, program->buffers[program->hidden].width,
+                                  sizeof *request->pooled);
+    return request->pooled ? STATUS_OK
+                           : error_set(err, STATUS_MEMORY, "out of memory for an embedding");
+}
+
+static uint64_t identity(const char *text)
+{
+    return text && *text ? XXH3_64bits(text, strlen(text)) | 1 : 0;
+}
+
+/* What needs no checking. */
+static void copy_plain(sluice_request *request, const sluice_request_options *options)
+{
+    const sluice_engine *engine = request->engine;
+    request->mode = options->mode;
+    request->pooling = options->pooling         ? options->pooling
+                       : engine->source.pooling ? engine->source.pooling
+                                                : SLUICE_POOLING_LAST;
+    request->raw_embedding = options->raw_embedding;
+    request->chunk = options->chunk;
+    request->ignore_end = options->ignore_end;
+    request->token_events = options->tokens || request->sampling.logprobs;
+    request->report_admission = options->report_admission;
+    request->priority = options->priority;
+    request->key = identity(options->key);
+    request->salt = identity(options->cache_salt);
+    request->wakeups = options->wakeups;
+    wakeups_retain(request->wakeups);
+    request->user = options->user;
+    request->submitted_ns = clock_now_ns();
+    if (options->deadline_ms)
+        request->deadline_ns = request->submitted_ns + (uint64_t)options->deadline_ms * 1000000;
+}
+
 static enum status fill(sluice_request *request, const sluice_request_options *options,
                         struct error *err)
 {
@@ -295,15 +379,8 @@ static enum status fill(sluice_request *request, const sluice_request_options *o
         status = fit(request, options, err);
     if (status != STATUS_OK)
         return status;
-    request->mode = options->mode;
-    request->chunk = options->chunk;
-    request->ignore_end = options->ignore_end;
-    request->token_events = options->tokens || request->sampling.logprobs;
-    request->sampling_row = sampling_row_from(&request->sampling, (uint32_t)request->prompt.count);
-    request->submitted_ns = clock_now_ns();
-    if (options->mode != SLUICE_GENERATE)
-        return STATUS_OK;
-    return output_init(&request->output, engine->source.tokenizer, stops, options->n_stops, err);
+    copy_plain(request, options);
+    return make_choices(request, options, stops, err);
 }
 
 sluice_status sluice_submit(sluice_engine *engine, const sluice_request_options *options,

@@ -34,11 +34,13 @@ struct fake {
     float *logits[3], *hidden[3];
     uint64_t tickets[3];
     uint32_t last; /* index of the last step's results */
-    uint64_t ticket, sample_ticket;
+    uint64_t ticket;
     int32_t *samples; /* of the last sample step */
     uint32_t n_samples;
     uint64_t sampled_number;
-    struct sample_result *results;
+    struct sample_result *results[3]; /* of the last sample steps */
+    uint64_t sample_tickets[3], sample_numbers[3], last_number;
+    uint32_t last_sample;
 };
 
 /* What tests steer and look at. One fake is open at a time. */
@@ -47,6 +49,8 @@ struct fake_control {
     atomic_uint most_slices;
     atomic_bool fail;
     atomic_uint delay_us;
+    atomic_bool asynchronous; /* says so, and allows it: results are banked */
+    atomic_ullong ahead;      /* results read after a later step was submitted */
     atomic_bool damaged;
     struct fake *fake;
 };
@@ -174,15 +178,18 @@ static void fake_close(struct backend *base)
     free(fake->pages);
     free(fake->tables);
     free(fake->history);
+    for (int i = 0; i < 3; i++)
+        free(fake->results[i]);
     free(fake->samples);
-    free(fake->results);
     free(fake);
 }
 
 static void fake_info(struct backend *base, struct backend_info *out)
 {
     (void)base;
-    *out = (struct backend_info){.description = "no arithmetic", .kv_type = TENSOR_F32};
+    *out = (struct backend_info){.description = "no arithmetic",
+                                 .kv_type = TENSOR_F32,
+                                 .asynchronous = atomic_load(&fake_seen->asynchronous)};
 }
 
 static enum status fake_place(struct backend *base, const struct program *program, uint32_t weight,
@@ -225,7 +232,8 @@ static enum status fake_allocate(struct backend *base, const struct layout *layo
     fake->history = calloc((size_t)layout->n_slots * history_capacity, sizeof *fake->history);
     fake->history_capacity = history_capacity;
     fake->samples = calloc(sampling->max_rows, sizeof *fake->samples);
-    fake->results = calloc(sampling->max_rows, sizeof *fake->results);
+    for (int i = 0; i < 3; i++)
+        fake->results[i] = calloc(sampling->max_rows, sizeof *fake->results[i]);
     return STATUS_OK;
 }
 
@@ -305,6 +313,7 @@ static enum status fake_submit(struct backend *base, struct loaded_program *prog
     for (uint32_t i = 0; i < step->n_slices; i++)
         fake_slice(fake, step, &step_slices(step)[i], hashes);
     uint32_t at = fake->last = (fake->last + 1) % 3;
+    fake->last_number = step->number;
     fake->tickets[at] = *ticket = ++fake->ticket;
     for (uint32_t i = 0; i < step->n_outputs; i++) {
         uint64_t hash = hashes[step_outputs(step)[i].row];
@@ -341,6 +350,8 @@ static enum status fake_sample(struct backend *base, struct loaded_program *prog
     (void)program;
     (void)err;
     uint32_t at = fake->last;
+    uint32_t bank = fake->last_sample = (fake->last_sample + 1) % 3;
+    struct sample_result *results = fake->results[bank];
     for (uint32_t i = 0; i < step->n_history_writes; i++) {
         struct history_write w = sample_step_history(step)[i];
         fake->history[(size_t)w.slot * fake->history_capacity + w.position] = w.token;
@@ -355,14 +366,15 @@ static enum status fake_sample(struct backend *base, struct loaded_program *prog
         FAKE_REQUIRE(row->position < fake->history_capacity);
         history[row->position] = token;
         fake->samples[i] = token;
-        fake->results[i] = (struct sample_result){
+        results[i] = (struct sample_result){
             .token = token, .logprob = -0.5f, .n_top = row->parameters.n_top_logprobs};
-        for (uint32_t j = 0; j < fake->results[i].n_top; j++)
-            fake->results[i].top[j] = (struct token_logprob){(int32_t)j, -(float)j};
+        for (uint32_t j = 0; j < results[i].n_top; j++)
+            results[i].top[j] = (struct token_logprob){(int32_t)j, -(float)j};
     }
     fake->n_samples = step->n_rows;
     fake->sampled_number = step->number;
-    fake->sample_ticket = *ticket = ++fake->ticket;
+    fake->sample_numbers[bank] = step->number;
+    fake->sample_tickets[bank] = *ticket = ++fake->ticket;
     return STATUS_OK;
 }
 
@@ -393,8 +405,14 @@ static enum status fake_read_samples(struct backend *base, uint64_t ticket, uint
 {
     struct fake *fake = (struct fake *)base;
     (void)err;
-    FAKE_REQUIRE(ticket == fake->sample_ticket);
-    memcpy(out, fake->results, n * sizeof *out);
+    for (uint32_t i = 0; i < 3; i++)
+        if (fake->sample_tickets[i] == ticket) {
+            if (fake->sample_numbers[i] < fake->last_number)
+                atomic_fetch_add(&fake_seen->ahead, 1);
+            memcpy(out, fake->results[i], n * sizeof *out);
+            return STATUS_OK;
+        }
+    FAKE_REQUIRE(!"the draws of this ticket are gone");
     return STATUS_OK;
 }
 

@@ -5,7 +5,7 @@
  * Stop strings are few and short, so each is searched for directly; an automaton over all of them
  * would be faster only for sizes that the API does not accept.
  */
-#include "engine/stop.h"
+#include "text/stop.h"
 
 #include <stdint.h>
 #include <string.h>

@@ -2,8 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/stop.h"
 #include "fixture.h"
+#include "text/stop.h"
 
 /* Feeds `text` in pieces whose lengths come from the bits of `cuts`; the shown text into out. */
 static bool feed(const struct str *stops, size_t n_stops, const char *text, uint64_t cuts,

@@ -9,8 +9,8 @@
  * Belongs to one thread. No allocation as long as `held` stays within what stop_matcher_init()
  * reserved (one token's text beyond the longest stop string).
  */
-#ifndef SLUICE_ENGINE_STOP_H
-#define SLUICE_ENGINE_STOP_H
+#ifndef SLUICE_TEXT_STOP_H
+#define SLUICE_TEXT_STOP_H
 
 #include <stdbool.h>
 #include <stddef.h>

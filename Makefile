@@ -3,6 +3,7 @@
 #
 #   CMAKE_ARGS   more options for CMake, e.g. CMAKE_ARGS=-DSLUICE_CUDA=OFF
 #   TEST_ARGS    more options for CTest, e.g. TEST_ARGS='-R engine'
+#   MODEL, BENCH_ARGS   what `make bench` measures, and more options for sluice bench
 #   SETUP        what installs missing packages; SETUP=: installs nothing
 
 PREFIX       ?= /usr/local
@@ -44,8 +45,8 @@ test: setup ## build and run all tests
 	@cmake --build build
 	@tools/run-tests build $(TEST_ARGS)
 
-bench: ## (a later release)
-	@echo "Nothing was measured: the benchmark command (sluice bench) arrives with a later release."
+bench: build ## measure a model (MODEL=file, by default the bundled one) beside this machine's limits
+	@build/sluice bench $(MODEL) $(BENCH_ARGS)
 
 asan: setup ## all tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	$(call configure,asan,build-asan)

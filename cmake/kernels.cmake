@@ -5,3 +5,27 @@ if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug" AND NOT SLUICE_SANITIZE)
     set_source_files_properties(src/backend/cpu/portable.c src/backend/cpu/recurrent.c
         src/backend/cpu/latent.c PROPERTIES COMPILE_OPTIONS "-O3")
 endif()
+
+# Files that hold tables of what each instruction set offers.
+set(SLUICE_DISPATCHERS src/hw/peak.c src/backend/cpu/kernels.c)
+
+# sluice_isa(NAME FLAGS FILES...): compiles the files for an instruction set where the compiler and
+# the processor family know it, and tells the dispatchers by SLUICE_HAVE_NAME.
+include(CheckCCompilerFlag)
+function(sluice_isa name flags)
+    string(REPLACE ";" " " joined "${flags}")
+    set(CMAKE_REQUIRED_QUIET ON)
+    check_c_compiler_flag("${joined}" SLUICE_COMPILES_${name})
+    if(NOT SLUICE_COMPILES_${name} OR NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+        return()
+    endif()
+    set_property(SOURCE ${SLUICE_DISPATCHERS} APPEND PROPERTY COMPILE_DEFINITIONS
+        SLUICE_HAVE_${name}=1)
+    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${flags}")
+endfunction()
+
+sluice_isa(AVX2 "-mavx2;-mfma;-mf16c" src/hw/peak_avx2.c)
+sluice_isa(AVXVNNI "-mavx2;-mavxvnni" src/hw/peak_avxvnni.c)
+sluice_isa(AVX512 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16"
+    src/hw/peak_avx512.c)
+sluice_isa(AMX "-mamx-tile;-mamx-int8;-mamx-bf16" src/hw/peak_amx.c)

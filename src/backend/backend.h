@@ -130,6 +130,15 @@ struct backend_api {
     /* Name of the kernel chosen for an operation, appended to out. */
     void (*describe)(struct backend *backend, struct loaded_program *program, uint32_t op,
                      struct buf *out);
+
+    /* Appends lines "what  kernel": which kernels serve which element types on this machine, for
+     * `sluice hardware`. Needs no open backend. NULL: not told. */
+    void (*describe_kernels)(struct buf *out);
+    /* Time per operation. on: keeps it from now, starting at 0; off: stops. ns (may be NULL)
+     * receives what each operation [n_ops] took since it was switched on, over all steps. Ordered
+     * after all tickets. NULL in a backend that cannot tell. */
+    enum status (*profile)(struct backend *backend, struct loaded_program *program, bool on,
+                           uint64_t *ns, struct error *err);
 };
 
 /* Every concrete backend starts with this. */

@@ -1,15 +1,18 @@
 /* sluice hardware: what this machine has, and what the backends make of it. */
 #include <jansson.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "backend/backend.h"
 #include "cli/cli.h"
 #include "hw/hardware.h"
 
-static bool as_json, no_measure;
+static bool as_json, no_measure, measure;
 
 static const struct option options[] = {
     {"--json", NULL, NULL, "the same as JSON", OPTION_FLAG, &as_json, NULL},
+    {"--measure", NULL, NULL, "measure memory bandwidth again, whatever is remembered", OPTION_FLAG,
+     &measure, NULL},
     {"--no-measure", NULL, NULL, "do not measure memory bandwidth", OPTION_FLAG, &no_measure, NULL},
     OPTIONS_END,
 };
@@ -18,8 +21,8 @@ static const struct option options[] = {
 static double measured_bandwidth(const struct hardware *hw)
 {
     double bandwidth = 0;
-    if (no_measure ||
-        hardware_measure_bandwidth(hw, hardware_default_threads(hw), &bandwidth, NULL) != STATUS_OK)
+    if (no_measure || hardware_bandwidth(hw, hardware_default_threads(hw), measure, &bandwidth,
+                                         NULL) != STATUS_OK)
         return 0;
     return bandwidth;
 }
@@ -35,6 +38,21 @@ static void describe_backends(struct buf *out)
     buf_release(&why);
 }
 
+/* Which kernel serves what, line by line as the backends tell it. */
+static void describe_kernels(struct buf *out)
+{
+    const struct backend_api *api;
+    for (uint32_t i = 0; (api = backend_at(i)) != NULL; i++) {
+        struct buf lines = {0};
+        if (api->describe_kernels)
+            api->describe_kernels(&lines);
+        if (lines.len)
+            buf_printf(out, "\nKernels of the %s backend\n%.*s", api->name,
+                       STR_ARG(buf_str(&lines)));
+        buf_release(&lines);
+    }
+}
+
 static void print_text(const struct hardware *hw)
 {
     struct buf out = {0};
@@ -44,8 +62,32 @@ static void print_text(const struct hardware *hw)
         buf_printf(&out, "%-12s %.1f GB/s read from memory, measured with %u threads\n",
                    "Bandwidth", bandwidth * 1e-9, hardware_default_threads(hw));
     describe_backends(&out);
+    describe_kernels(&out);
     fwrite(out.data ? out.data : "", 1, out.len, stdout);
     buf_release(&out);
+}
+
+/* {"cpu": ["weights Q8_0  ...", ...]} */
+static json_t *kernels_to_json(void)
+{
+    json_t *root = json_object();
+    const struct backend_api *api;
+    for (uint32_t i = 0; (api = backend_at(i)) != NULL; i++) {
+        struct buf lines = {0};
+        if (api->describe_kernels)
+            api->describe_kernels(&lines);
+        json_t *list = json_array();
+        for (const char *at = lines.data; at && *at;) {
+            size_t length = strcspn(at, "\n");
+            json_array_append_new(list, json_stringn(at, length));
+            at += length + (at[length] == '\n');
+        }
+        if (json_array_size(list))
+            json_object_set(root, api->name, list);
+        json_decref(list);
+        buf_release(&lines);
+    }
+    return root;
 }
 
 static enum status print_json(const struct hardware *hw, struct error *err)
@@ -58,6 +100,7 @@ static enum status print_json(const struct hardware *hw, struct error *err)
     for (uint32_t i = 0; (api = backend_at(i)) != NULL; i++)
         json_array_append_new(backends, json_string(api->name));
     json_object_set_new(root, "backends", backends);
+    json_object_set_new(root, "kernels", kernels_to_json());
     if (backend_find("auto", &api, NULL, NULL) == STATUS_OK)
         json_object_set_new(root, "backend", json_string(api->name));
     char *text = json_dumps(root, JSON_INDENT(2));
@@ -85,9 +128,11 @@ static enum status run(const struct arguments *arguments, struct error *err)
 const struct command command_hardware = {
     .name = "hardware",
     .synopsis = "what this machine offers",
-    .usage = "hardware [--json] [--no-measure]",
+    .usage = "hardware [--json] [--measure | --no-measure]",
     .about = "Prints cores, caches, instruction sets, memory and its measured read bandwidth,\n"
-             "accelerators, and which backend sluice takes. Decoding a token reads every active\n"
+             "accelerators, which backend sluice takes, and which kernels serve which element\n"
+             "types. Bandwidth is measured once and remembered in the cache folder. Decoding a "
+             "token reads every active\n"
              "weight once, so bandwidth over model size bounds a single user's tokens per second.",
     .options = options,
     .run = run,

@@ -7,7 +7,7 @@
 
 static const struct command *const commands[] = {
     &command_run,        &command_show,   &command_hardware, &command_tokenize,
-    &command_detokenize, &command_logits, &command_render,
+    &command_detokenize, &command_logits, &command_render,   &command_bench,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

@@ -107,12 +107,46 @@ void hardware_describe(const struct hardware *hw, struct buf *out);
 /* A new reference, or NULL without memory. Unknown values are left out. */
 json_t *hardware_to_json(const struct hardware *hw);
 
-/* Read bandwidth of main memory with n_threads threads, in bytes per second: an estimate from 25 ms
- * of sequential reading, in a buffer of at least twice all level-3 caches (64 MiB or more)
+/* Read bandwidth of main memory with n_threads threads, in bytes per second: the best of a few
+ * passes of sequential reading, in a buffer of at least twice all level-3 caches (64 MiB or more)
  * that is first written, so that every page is real. With very large caches preparing the buffer
  * takes longer than the reading. On demand only: it disturbs everybody else on the machine.
  * STATUS_MEMORY when such a buffer would take more than a quarter of the available memory. */
 enum status hardware_measure_bandwidth(const struct hardware *hw, uint32_t n_threads,
                                        double *bytes_per_second, struct error *err);
+/* The same, remembered between runs of the program in a small file of the user's cache folder
+ * ($XDG_CACHE_HOME/sluice, else ~/.cache/sluice) that is named by a digest of the machine: another
+ * machine, or another number of threads, measures anew. `again` measures in any case. A cache that
+ * cannot be read or written is no error. */
+enum status hardware_bandwidth(const struct hardware *hw, uint32_t n_threads, bool again,
+                               double *bytes_per_second, struct error *err);
+
+/* Kinds of arithmetic that have a peak of their own. */
+enum arithmetic { ARITHMETIC_INT8, ARITHMETIC_BF16, ARITHMETIC_F32, ARITHMETICS };
+
+#define ARITHMETIC_PEAKS_MAX 16
+
+struct arithmetic_peak {
+    const char *name; /* "AVX-512 VNNI" */
+    enum arithmetic kind;
+    double operations_per_second; /* a multiply and an add are two */
+};
+
+struct arithmetic_peaks {
+    uint32_t count;
+    struct arithmetic_peak items[ARITHMETIC_PEAKS_MAX];
+};
+
+/* How fast n_threads threads multiply and add from registers, by every instruction set that this
+ * processor has: some 25 ms each. On demand only. */
+enum status hardware_measure_arithmetic(const struct hardware *hw, uint32_t n_threads,
+                                        struct arithmetic_peaks *out, struct error *err);
+/* The highest of a kind; 0: none. */
+double arithmetic_best(const struct arithmetic_peaks *peaks, enum arithmetic kind);
+const char *arithmetic_name(enum arithmetic kind); /* "int8" */
+
+/* Energy that the processor packages have used, in joules since some time in the past, where the
+ * system tells this user (Linux powercap); false: not told. It wraps: take short differences. */
+bool hardware_energy(double *joules);
 
 #endif

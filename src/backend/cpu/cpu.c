@@ -312,6 +312,34 @@ static enum status cpu_write_page(struct backend *base, uint32_t page, const voi
     return status;
 }
 
+/* ---- what there is to tell ---------------------------------------------------------------------- */
+
+static enum status cpu_profile(struct backend *base, struct loaded_program *program, bool on,
+                               uint64_t *ns, struct error *err)
+{
+    (void)base, (void)err;
+    size_t bytes = program->program->n_ops * sizeof *program->op_ns;
+    if (ns)
+        memcpy(ns, program->op_ns, bytes);
+    if (on)
+        memset(program->op_ns, 0, bytes);
+    program->profiling = on;
+    return STATUS_OK;
+}
+
+static void cpu_describe_kernels(struct buf *out)
+{
+    for (uint32_t type = 0; type < TENSOR_TYPE_END; type++) {
+        const struct weight_kernel *weights = kernel_for_weights((enum tensor_type)type);
+        const struct kv_kernel *kv = kernel_for_kv((enum tensor_type)type);
+        if (weights)
+            buf_printf(out, "  %-16s %-8s %s\n", "weights", tensor_type_name(type), weights->name);
+        if (kv)
+            buf_printf(out, "  %-16s %-8s %s\n", "keys and values", tensor_type_name(type),
+                       kv->name);
+    }
+}
+
 const struct backend_api cpu_backend_api = {
     .abi = BACKEND_ABI,
     .name = "cpu",
@@ -330,4 +358,6 @@ const struct backend_api cpu_backend_api = {
     .read_page = cpu_read_page,
     .write_page = cpu_write_page,
     .describe = cpu_describe,
+    .describe_kernels = cpu_describe_kernels,
+    .profile = cpu_profile,
 };

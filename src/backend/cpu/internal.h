@@ -51,6 +51,8 @@ struct loaded_program {
     struct op_plan *plans;    /* owned, one per operation */
     struct rope_table *ropes; /* owned, n_ropes */
     uint32_t n_ropes;
+    uint64_t *op_ns; /* owned, one per operation: time spent, while profiling */
+    bool profiling;
     struct result_bank banks[RESULT_BANKS];
     uint64_t n_steps;
     struct loaded_program *next;

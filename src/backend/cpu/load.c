@@ -71,6 +71,7 @@ static void free_program(struct loaded_program *p)
     free(p->step_words);
     free(p->scores);
     free(p->plans);
+    free(p->op_ns);
     free(p->ropes);
     free(p);
 }
@@ -182,7 +183,8 @@ static enum status allocate_program(struct cpu_backend *backend, struct loaded_p
     const struct program *program = p->program;
     p->plans = cpu_memory(program->n_ops, sizeof *p->plans);
     p->ropes = cpu_memory(program->n_ops, sizeof *p->ropes);
-    if (!p->plans || !p->ropes)
+    p->op_ns = cpu_memory(program->n_ops, sizeof *p->op_ns);
+    if (!p->plans || !p->ropes || !p->op_ns)
         return error_set(err, STATUS_MEMORY, "out of memory while loading a program");
     uint64_t route_words = 0;
     for (uint32_t i = 0; i < program->n_ops; i++) {

@@ -3,6 +3,7 @@
  * after each operation. Nothing here knows a model or an instruction set.
  */
 #include "backend/cpu/internal.h"
+#include "base/clock.h"
 
 static void run_op(const struct worker *w, uint32_t index)
 {
@@ -76,9 +77,16 @@ static void walk(void *context, uint32_t index, uint32_t n_threads)
         cpu_rope_turns(&w, &program->ropes[i]);
     /* The barrier after each operation also orders the rotation tables before their first use:
      * operation 0 has no input rows to rotate. */
+    uint64_t *times = index == 0 && program->profiling ? program->op_ns : NULL;
+    uint64_t then = times ? clock_now_ns() : 0;
     for (uint32_t i = 0; i < program->program->n_ops; i++) {
         run_op(&w, i);
         worker_barrier(&w);
+        if (times) {
+            uint64_t now = clock_now_ns();
+            times[i] += now - then;
+            then = now;
+        }
     }
 }
 

@@ -6,6 +6,8 @@
 #define _GNU_SOURCE /* sched_setaffinity */
 #include <sched.h>
 #endif
+#include <dirent.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -348,17 +350,116 @@ static void test_bandwidth(void **state)
     assert_int_equal(hardware_measure_bandwidth(&hw, 0, &rate, &err), STATUS_USAGE);
 }
 
+/* The only file in the cache folder; fails if there are none or several. */
+static void cache_file(const char *folder, char *out, size_t size)
+{
+    DIR *dir = opendir(folder);
+    assert_non_null(dir);
+    int n = 0;
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (entry->d_name[0] != '.') {
+            snprintf(out, size, "%s/%s", folder, entry->d_name);
+            n++;
+        }
+    closedir(dir);
+    assert_int_equal(n, 1);
+}
+
+static void write_text(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+static void test_bandwidth_is_remembered(void **state)
+{
+    (void)state;
+    struct hardware hw = detect();
+    struct error err = {0};
+    double rate = 0, again = 0;
+    char folder[1024], path[1400];
+    setenv("XDG_CACHE_HOME", fixture_scratch(), 1);
+    snprintf(folder, sizeof folder, "%s/sluice", fixture_scratch());
+    enum status status = hardware_bandwidth(&hw, 1, false, &rate, &err);
+    if (status == STATUS_MEMORY)
+        skip();
+    assert_ok(status, &err);
+    cache_file(folder, path, sizeof path);
+    assert_ok(hardware_bandwidth(&hw, 1, false, &again, &err), &err);
+    assert_true(fabs(again - rate) < 1e-5 * rate);
+
+    write_text(path, "{\"bytes_per_second\": 1.25e9}");
+    assert_ok(hardware_bandwidth(&hw, 1, false, &again, &err), &err);
+    assert_true(again == 1.25e9);
+    static const char *const spoilt[] = {"",
+                                         "{",
+                                         "[]",
+                                         "{\"bytes_per_second\": \"fast\"}",
+                                         "{\"bytes_per_second\": 1e300}",
+                                         "{\"bytes_per_second\": -5}"};
+    for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
+        write_text(path, spoilt[i]);
+        assert_ok(hardware_bandwidth(&hw, 1, false, &again, &err), &err);
+        assert_true(again > 1e8 && again < 2e12);
+    }
+    write_text(path, "{\"bytes_per_second\": 1.25e9}");
+    assert_ok(hardware_bandwidth(&hw, 1, true, &again, &err), &err);
+    assert_true(again != 1.25e9);
+
+    write_text(path, "{\"bytes_per_second\": 1.25e9}");
+    hw.memory_total++; /* another machine */
+    assert_ok(hardware_bandwidth(&hw, 1, false, &again, &err), &err);
+    assert_true(again != 1.25e9);
+    setenv("XDG_CACHE_HOME", "/nowhere/to/write", 1);
+    assert_ok(hardware_bandwidth(&hw, 1, false, &again, &err), &err);
+}
+
+static void test_arithmetic(void **state)
+{
+    (void)state;
+    struct hardware hw = detect();
+    struct arithmetic_peaks peaks;
+    struct error err = {0};
+    assert_ok(hardware_measure_arithmetic(&hw, 1, &peaks, &err), &err);
+    assert_true(peaks.count > 0);
+    for (uint32_t i = 0; i < peaks.count; i++) {
+        const struct arithmetic_peak *p = &peaks.items[i];
+        print_message("%-5s %8.3f TOPS  %s\n", arithmetic_name(p->kind),
+                      p->operations_per_second * 1e-12, p->name);
+        assert_true(p->operations_per_second > 1e8 && p->operations_per_second < 1e15);
+        assert_true(arithmetic_best(&peaks, p->kind) >= p->operations_per_second);
+    }
+    assert_true(arithmetic_best(&peaks, ARITHMETIC_F32) > 0);
+    if (!hw.isa[ISA_AMX_BF16] && !hw.isa[ISA_AVX512_BF16])
+        assert_true(arithmetic_best(&peaks, ARITHMETIC_BF16) == 0);
+    memset(hw.isa, 0, sizeof hw.isa); /* nothing is run that the processor does not have */
+    assert_ok(hardware_measure_arithmetic(&hw, 1, &peaks, &err), &err);
+    assert_int_equal(peaks.count, 1);
+    double joules;
+    if (hardware_energy(&joules))
+        assert_true(joules >= 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_consistency),
 #ifdef __linux__
-        cmocka_unit_test(test_against_cpuinfo),     cmocka_unit_test(test_affinity),
+        cmocka_unit_test(test_against_cpuinfo),
+        cmocka_unit_test(test_affinity),
 #endif
-        cmocka_unit_test(test_cgroup_v2),           cmocka_unit_test(test_cgroup_v1),
-        cmocka_unit_test(test_cgroup_hostile_path), cmocka_unit_test(test_default_threads),
-        cmocka_unit_test(test_no_cuda_library),     cmocka_unit_test(test_reports),
-        cmocka_unit_test(test_real_report),         cmocka_unit_test(test_bandwidth),
+        cmocka_unit_test(test_cgroup_v2),
+        cmocka_unit_test(test_cgroup_v1),
+        cmocka_unit_test(test_cgroup_hostile_path),
+        cmocka_unit_test(test_default_threads),
+        cmocka_unit_test(test_no_cuda_library),
+        cmocka_unit_test(test_reports),
+        cmocka_unit_test(test_real_report),
+        cmocka_unit_test(test_bandwidth),
+        cmocka_unit_test(test_bandwidth_is_remembered),
+        cmocka_unit_test(test_arithmetic),
     };
     return cmocka_run_group_tests_name("hw", tests, NULL, NULL);
 }

@@ -6,8 +6,8 @@
 #include "cli/cli.h"
 
 static const struct command *const commands[] = {
-    &command_run,        &command_show,   &command_hardware, &command_tokenize,
-    &command_detokenize, &command_logits, &command_render,   &command_bench,
+    &command_run,    &command_show,   &command_hardware, &command_tokenize, &command_detokenize,
+    &command_logits, &command_render, &command_bench,    &command_synth,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

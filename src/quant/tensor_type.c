@@ -8,43 +8,43 @@
 #include "quant/formats.h"
 
 static const struct tensor_type_info types[TENSOR_TYPE_END] = {
-    [TENSOR_F32] = {"F32", 1, 4, decode_f32, encode_f32},
-    [TENSOR_F16] = {"F16", 1, 2, decode_f16, encode_f16},
-    [TENSOR_Q4_0] = {"Q4_0", 32, 18, decode_q4_0, encode_q4_0},
-    [TENSOR_Q4_1] = {"Q4_1", 32, 20, NULL, NULL},
-    [TENSOR_Q5_0] = {"Q5_0", 32, 22, NULL, NULL},
-    [TENSOR_Q5_1] = {"Q5_1", 32, 24, NULL, NULL},
-    [TENSOR_Q8_0] = {"Q8_0", 32, 34, decode_q8_0, encode_q8_0},
-    [TENSOR_Q8_1] = {"Q8_1", 32, 36, NULL, NULL},
-    [TENSOR_Q2_K] = {"Q2_K", 256, 84, NULL, NULL},
-    [TENSOR_Q3_K] = {"Q3_K", 256, 110, NULL, NULL},
-    [TENSOR_Q4_K] = {"Q4_K", 256, 144, decode_q4_k, NULL},
-    [TENSOR_Q5_K] = {"Q5_K", 256, 176, NULL, NULL},
-    [TENSOR_Q6_K] = {"Q6_K", 256, 210, decode_q6_k, NULL},
-    [TENSOR_Q8_K] = {"Q8_K", 256, 292, NULL, NULL},
-    [TENSOR_IQ2_XXS] = {"IQ2_XXS", 256, 66, NULL, NULL},
-    [TENSOR_IQ2_XS] = {"IQ2_XS", 256, 74, NULL, NULL},
-    [TENSOR_IQ3_XXS] = {"IQ3_XXS", 256, 98, NULL, NULL},
-    [TENSOR_IQ1_S] = {"IQ1_S", 256, 50, NULL, NULL},
-    [TENSOR_IQ4_NL] = {"IQ4_NL", 32, 18, NULL, NULL},
-    [TENSOR_IQ3_S] = {"IQ3_S", 256, 110, NULL, NULL},
-    [TENSOR_IQ2_S] = {"IQ2_S", 256, 82, NULL, NULL},
-    [TENSOR_IQ4_XS] = {"IQ4_XS", 256, 136, NULL, NULL},
-    [TENSOR_I8] = {"I8", 1, 1, NULL, NULL},
-    [TENSOR_I16] = {"I16", 1, 2, NULL, NULL},
-    [TENSOR_I32] = {"I32", 1, 4, NULL, NULL},
-    [TENSOR_I64] = {"I64", 1, 8, NULL, NULL},
-    [TENSOR_F64] = {"F64", 1, 8, NULL, NULL},
-    [TENSOR_IQ1_M] = {"IQ1_M", 256, 56, NULL, NULL},
-    [TENSOR_BF16] = {"BF16", 1, 2, decode_bf16, encode_bf16},
-    [TENSOR_TQ1_0] = {"TQ1_0", 256, 54, NULL, NULL},
-    [TENSOR_TQ2_0] = {"TQ2_0", 256, 66, NULL, NULL},
-    [TENSOR_MXFP4] = {"MXFP4", 32, 17, NULL, NULL},
-    [TENSOR_NVFP4] = {"NVFP4", 64, 36, NULL, NULL},
-    [TENSOR_U8] = {"U8", 1, 1, NULL, NULL},
-    [TENSOR_BOOL] = {"BOOL", 1, 1, NULL, NULL},
-    [TENSOR_F8_E4M3] = {"F8_E4M3", 1, 1, NULL, NULL},
-    [TENSOR_F8_E5M2] = {"F8_E5M2", 1, 1, NULL, NULL},
+    [TENSOR_F32] = {"F32", 1, 4, decode_f32, encode_f32, NULL},
+    [TENSOR_F16] = {"F16", 1, 2, decode_f16, encode_f16, NULL},
+    [TENSOR_Q4_0] = {"Q4_0", 32, 18, decode_q4_0, encode_q4_0, NULL},
+    [TENSOR_Q4_1] = {"Q4_1", 32, 20, NULL, NULL, NULL},
+    [TENSOR_Q5_0] = {"Q5_0", 32, 22, NULL, NULL, NULL},
+    [TENSOR_Q5_1] = {"Q5_1", 32, 24, NULL, NULL, NULL},
+    [TENSOR_Q8_0] = {"Q8_0", 32, 34, decode_q8_0, encode_q8_0, NULL},
+    [TENSOR_Q8_1] = {"Q8_1", 32, 36, NULL, NULL, NULL},
+    [TENSOR_Q2_K] = {"Q2_K", 256, 84, decode_q2_k, NULL, encode_q2_k},
+    [TENSOR_Q3_K] = {"Q3_K", 256, 110, decode_q3_k, NULL, encode_q3_k},
+    [TENSOR_Q4_K] = {"Q4_K", 256, 144, decode_q4_k, NULL, encode_q4_k},
+    [TENSOR_Q5_K] = {"Q5_K", 256, 176, decode_q5_k, NULL, encode_q5_k},
+    [TENSOR_Q6_K] = {"Q6_K", 256, 210, decode_q6_k, NULL, encode_q6_k},
+    [TENSOR_Q8_K] = {"Q8_K", 256, 292, NULL, NULL, NULL},
+    [TENSOR_IQ2_XXS] = {"IQ2_XXS", 256, 66, NULL, NULL, NULL},
+    [TENSOR_IQ2_XS] = {"IQ2_XS", 256, 74, NULL, NULL, NULL},
+    [TENSOR_IQ3_XXS] = {"IQ3_XXS", 256, 98, NULL, NULL, NULL},
+    [TENSOR_IQ1_S] = {"IQ1_S", 256, 50, NULL, NULL, NULL},
+    [TENSOR_IQ4_NL] = {"IQ4_NL", 32, 18, NULL, NULL, NULL},
+    [TENSOR_IQ3_S] = {"IQ3_S", 256, 110, NULL, NULL, NULL},
+    [TENSOR_IQ2_S] = {"IQ2_S", 256, 82, NULL, NULL, NULL},
+    [TENSOR_IQ4_XS] = {"IQ4_XS", 256, 136, NULL, NULL, NULL},
+    [TENSOR_I8] = {"I8", 1, 1, NULL, NULL, NULL},
+    [TENSOR_I16] = {"I16", 1, 2, NULL, NULL, NULL},
+    [TENSOR_I32] = {"I32", 1, 4, NULL, NULL, NULL},
+    [TENSOR_I64] = {"I64", 1, 8, NULL, NULL, NULL},
+    [TENSOR_F64] = {"F64", 1, 8, NULL, NULL, NULL},
+    [TENSOR_IQ1_M] = {"IQ1_M", 256, 56, NULL, NULL, NULL},
+    [TENSOR_BF16] = {"BF16", 1, 2, decode_bf16, encode_bf16, NULL},
+    [TENSOR_TQ1_0] = {"TQ1_0", 256, 54, NULL, NULL, NULL},
+    [TENSOR_TQ2_0] = {"TQ2_0", 256, 66, NULL, NULL, NULL},
+    [TENSOR_MXFP4] = {"MXFP4", 32, 17, NULL, NULL, NULL},
+    [TENSOR_NVFP4] = {"NVFP4", 64, 36, NULL, NULL, NULL},
+    [TENSOR_U8] = {"U8", 1, 1, NULL, NULL, NULL},
+    [TENSOR_BOOL] = {"BOOL", 1, 1, NULL, NULL, NULL},
+    [TENSOR_F8_E4M3] = {"F8_E4M3", 1, 1, NULL, NULL, NULL},
+    [TENSOR_F8_E5M2] = {"F8_E5M2", 1, 1, NULL, NULL, NULL},
 };
 
 const struct tensor_type_info *tensor_type_info(uint32_t type)
@@ -83,4 +83,23 @@ bool tensor_type_bytes(uint32_t type, uint64_t n, uint64_t *bytes)
     const struct tensor_type_info *info = tensor_type_info(type);
     return info && n % info->block_elements == 0 &&
            checked_mul_u64(n / info->block_elements, info->block_bytes, bytes);
+}
+
+bool tensor_type_encodes(uint32_t type)
+{
+    const struct tensor_type_info *info = tensor_type_info(type);
+    return info && (info->encode || info->encode_weighted);
+}
+
+bool tensor_type_encode(uint32_t type, const float *values, const float *weights, void *blocks,
+                        size_t n)
+{
+    const struct tensor_type_info *info = tensor_type_info(type);
+    if (info && info->encode_weighted)
+        info->encode_weighted(values, weights, blocks, n);
+    else if (info && info->encode)
+        info->encode(values, blocks, n);
+    else
+        return false;
+    return true;
 }

@@ -68,6 +68,9 @@ struct tensor_type_info {
     /* n: a multiple of block_elements. NULL where not implemented (yet). */
     void (*decode)(const void *blocks, float *values, size_t n);
     void (*encode)(const float *values, void *blocks, size_t n);
+    /* Types whose best block has to be searched for: weights[i] says how much the error of value i
+     * counts; NULL: all alike. A type has this or `encode`, never both. */
+    void (*encode_weighted)(const float *values, const float *weights, void *blocks, size_t n);
 };
 
 /* NULL for an id that no known format uses. */
@@ -77,6 +80,11 @@ const char *tensor_type_name(uint32_t type); /* "type 77" style text for unknown
 enum tensor_type tensor_type_from_name(struct str name);
 /* Bytes of `n` elements; false if n is no whole number of blocks, or on overflow. */
 bool tensor_type_bytes(uint32_t type, uint64_t n, uint64_t *bytes);
+/* Encodes by whichever of the two the type has; weights ([n] or NULL) help where it can use them.
+ * False (nothing written) where it has neither. n: a multiple of block_elements. */
+bool tensor_type_encode(uint32_t type, const float *values, const float *weights, void *blocks,
+                        size_t n);
+bool tensor_type_encodes(uint32_t type);
 
 /* Scalar conversions, round to nearest even. */
 float f16_to_f32(uint16_t h);

@@ -21,11 +21,11 @@ static const struct {
     const char *name;
     int rank;
 } modules[] = {
-    {"base", 0},   {"hw", 1},       {"quant", 1},   {"text", 1},
-    {"kv", 1},     {"format", 2},   {"program", 2}, {"sched", 2},
-    {"store", 2},  {"sample", 2},   {"model", 4},   {"engine", RANK_ENGINE},
-    {"models", 6}, {"api", 6},      {"server", 7},  {"bench", 7},
-    {"cli", 8},    {"backend", -1}, /* by path: see unit_of() */
+    {"base", 0},   {"hw", 1},     {"quant", 1},    {"text", 1},
+    {"kv", 1},     {"format", 2}, {"program", 2},  {"sched", 2},
+    {"store", 2},  {"sample", 2}, {"model", 4},    {"engine", RANK_ENGINE},
+    {"models", 6}, {"api", 6},    {"convert", 6},  {"server", 7},
+    {"bench", 7},  {"cli", 8},    {"backend", -1}, /* by path: see unit_of() */
 };
 
 /* What a module must not see although its rank would allow it. `prefix` is of the included path. */

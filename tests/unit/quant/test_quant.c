@@ -18,8 +18,9 @@ struct golden {
 };
 
 static const struct golden goldens[] = {
-    {"f16", TENSOR_F16, true},   {"bf16", TENSOR_BF16, true},  {"q8_0", TENSOR_Q8_0, true},
-    {"q4_0", TENSOR_Q4_0, true}, {"q4_k", TENSOR_Q4_K, false}, {"q6_k", TENSOR_Q6_K, false},
+    {"f16", TENSOR_F16, true},    {"bf16", TENSOR_BF16, true},  {"q8_0", TENSOR_Q8_0, true},
+    {"q4_0", TENSOR_Q4_0, true},  {"q2_k", TENSOR_Q2_K, false}, {"q3_k", TENSOR_Q3_K, false},
+    {"q4_k", TENSOR_Q4_K, false}, {"q5_k", TENSOR_Q5_K, false}, {"q6_k", TENSOR_Q6_K, false},
 };
 #define N_GOLDENS (sizeof goldens / sizeof *goldens)
 
@@ -70,6 +71,7 @@ static void test_table(void **state)
         assert_true(info->block_elements > 0 && info->block_bytes > 0);
         assert_int_equal(tensor_type_from_name(str_from(info->name)), i);
         assert_true(!info->encode || info->decode);
+        assert_true(!info->encode_weighted || (info->decode && !info->encode));
     }
     assert_int_equal(known, 37);
     assert_null(tensor_type_info(4)); /* ids that GGUF has withdrawn */

@@ -131,6 +131,9 @@ struct bench_work bench_op_work(const struct program *program, const struct layo
     case OP_ATTENTION:
         add_attention(&work, program, layout, step, &op->u.attention);
         break;
+    case OP_POSITION:
+        work.bytes = moved(rows, 3 * op->u.position.in.width);
+        break;
     case OP_NORM:
         work.bytes = moved(rows_of(program, step, op->u.norm.in), 2 * op->u.norm.in.width);
         break;
@@ -149,6 +152,9 @@ struct bench_work bench_op_work(const struct program *program, const struct layo
     case OP_HEADS:
         add_heads(&work, program, &op->u.heads, rows_of(program, step, op->u.heads.in), exact);
         break;
+    case OP_ACTIVATE:
+        work.bytes = moved(rows_of(program, step, op->u.activate.in), 2 * op->u.activate.in.width);
+        break;
     case OP_ADD:
         work.bytes = moved(rows_of(program, step, op->u.add.out), 3 * op->u.add.out.width);
         break;
@@ -166,7 +172,7 @@ struct bench_work bench_op_work(const struct program *program, const struct layo
 static bool moves_only(enum op_kind kind)
 {
     return kind == OP_NORM || kind == OP_ROPE_KV || kind == OP_CONV || kind == OP_ADD ||
-           kind == OP_MUL || kind == OP_SELECT;
+           kind == OP_MUL || kind == OP_SELECT || kind == OP_POSITION || kind == OP_ACTIVATE;
 }
 
 struct bench_work bench_step_work(const struct program *program, const struct layout *layout,

@@ -17,6 +17,10 @@ struct op_operands op_operands(const struct op *op)
     case OP_EMBED:
         add(&o, &op->u.embed.out, "out", true);
         break;
+    case OP_POSITION:
+        add(&o, &op->u.position.in, "in", false);
+        add(&o, &op->u.position.out, "out", true);
+        break;
     case OP_NORM:
         add(&o, &op->u.norm.in, "in", false);
         add(&o, &op->u.norm.out, "out", true);
@@ -72,6 +76,10 @@ struct op_operands op_operands(const struct op *op)
     case OP_HEADS:
         add(&o, &op->u.heads.in, "in", false);
         add(&o, &op->u.heads.out, "out", true);
+        break;
+    case OP_ACTIVATE:
+        add(&o, &op->u.activate.in, "in", false);
+        add(&o, &op->u.activate.out, "out", true);
         break;
     case OP_ADD:
         add(&o, &op->u.add.a, "a", false);
@@ -138,11 +146,13 @@ static const struct weight *need_weight(struct check *c, int32_t id, const char 
     return weight;
 }
 
-/* An activation of one value: not one that only a gated pair has. */
+/* An activation of one value: not one that only a gated pair has, nor one with parameters. */
 static void need_plain(struct check *c, enum activation act)
 {
     if (act == ACT_CLAMPED_SWIGLU)
         fail(c, "activation (for gated pairs only)", act, ACT_NONE);
+    if (act == ACT_XIELU)
+        fail(c, "activation (it has parameters)", act, ACT_NONE);
 }
 
 /* Recurrences read their inputs again after writing some of their result. */
@@ -211,6 +221,8 @@ static void check_attention(struct check *c, const struct op_attention *o)
         fail(c, "heads over key/value heads", o->n_heads, g->n_kv_heads);
     if (g->window && (o->window == 0 || o->window > g->window))
         fail(c, "window (pages past the group's are released)", o->window, g->window);
+    if (g->kind == GROUP_LATENT && o->ahead)
+        fail(c, "positions ahead (not over latent groups)", o->ahead, 0);
     optional_vector(c, o->sinks, "sinks", o->n_heads);
 }
 
@@ -364,6 +376,18 @@ static void check_heads(struct check *c, const struct op_heads *o)
         fail(c, "matrices in the stack", w->count, o->n_heads);
 }
 
+static void check_position(struct check *c, const struct op_position *o)
+{
+    need_width(c, o->out, "out width", o->in.width);
+    optional_vector(c, o->bias, "bias", o->in.width);
+    if (o->table == NO_WEIGHT)
+        return;
+    const struct weight *table = need_weight(c, o->table, "table", 0, o->in.width);
+    uint64_t least = (uint64_t)o->offset + c->program->n_context;
+    if (table && table->n_rows < least)
+        fail(c, "rows of the table of positions", table->n_rows, least);
+}
+
 static void check_rows(struct check *c, const struct op_operands *operands)
 {
     const struct program *p = c->program;
@@ -391,6 +415,9 @@ static void check_op(struct check *c)
     switch (op->kind) {
     case OP_EMBED:
         need_weight(c, op->u.embed.table, "table", c->program->n_vocab, op->u.embed.out.width);
+        break;
+    case OP_POSITION:
+        check_position(c, &op->u.position);
         break;
     case OP_NORM:
         check_norm(c, &op->u.norm);
@@ -431,6 +458,11 @@ static void check_op(struct check *c)
         break;
     case OP_HEADS:
         check_heads(c, &op->u.heads);
+        break;
+    case OP_ACTIVATE:
+        need_width(c, op->u.activate.out, "out width", op->u.activate.in.width);
+        if (op->u.activate.act == ACT_CLAMPED_SWIGLU)
+            fail(c, "activation (for gated pairs only)", op->u.activate.act, ACT_NONE);
         break;
     case OP_ADD:
         need_width(c, op->u.add.a, "a width", op->u.add.out.width);

@@ -3,16 +3,17 @@
 
 const char *op_kind_name(enum op_kind kind)
 {
-    static const char *const names[] = {
-        "embed", "norm", "linear", "rope+kv", "attention", "gated", "route",  "experts",
-        "conv",  "ssm",  "delta",  "heads",   "add",       "mul",   "select", "logits"};
+    static const char *const names[] = {"embed",     "position", "norm",  "linear",   "rope+kv",
+                                        "attention", "gated",    "route", "experts",  "conv",
+                                        "ssm",       "delta",    "heads", "activate", "add",
+                                        "mul",       "select",   "logits"};
     return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 
 static const char *activation_name(enum activation act)
 {
-    static const char *const names[] = {"none", "silu",    "gelu",          "gelu_tanh",
-                                        "relu", "sigmoid", "clamped_swiglu"};
+    static const char *const names[] = {"none",  "silu",    "gelu",           "gelu_tanh", "relu",
+                                        "relu2", "sigmoid", "clamped_swiglu", "xielu"};
     return (size_t)act < sizeof names / sizeof *names ? names[act] : "?";
 }
 
@@ -47,6 +48,12 @@ static void print_details(const struct program *p, struct buf *out, const struct
         if (op->u.embed.scale != 1.0f)
             buf_printf(out, " scale=%g", (double)op->u.embed.scale);
         break;
+    case OP_POSITION:
+        print_weight(p, out, "table", op->u.position.table);
+        print_weight(p, out, "b", op->u.position.bias);
+        if (op->u.position.offset)
+            buf_printf(out, " offset=%u", op->u.position.offset);
+        break;
     case OP_NORM:
         print_weight(p, out, "w", op->u.norm.weight);
         buf_printf(out, " %s", op->u.norm.kind == NORM_RMS ? "rms" : "layer");
@@ -75,6 +82,8 @@ static void print_details(const struct program *p, struct buf *out, const struct
                    p->groups[op->u.attention.group].n_kv_heads, (double)op->u.attention.scale);
         if (op->u.attention.window)
             buf_printf(out, " window=%u", op->u.attention.window);
+        if (op->u.attention.ahead)
+            buf_printf(out, " ahead=%u", op->u.attention.ahead);
         if (op->u.attention.softcap != 0.0f)
             buf_printf(out, " softcap=%g", (double)op->u.attention.softcap);
         buf_printf(out, " over %s layer %u", p->groups[op->u.attention.group].name,
@@ -123,6 +132,9 @@ static void print_details(const struct program *p, struct buf *out, const struct
                    op->u.heads.in_column, op->u.heads.in_column + op->u.heads.in_width,
                    op->u.heads.out_column, op->u.heads.out_column + op->u.heads.out_width,
                    op->u.heads.weight == NO_WEIGHT ? " copy" : "");
+        break;
+    case OP_ACTIVATE:
+        buf_printf(out, " act=%s", activation_name(op->u.activate.act));
         break;
     case OP_ADD:
         if (op->u.add.scale != 1.0f)

@@ -107,10 +107,15 @@ enum activation {
     ACT_GELU,      /* x/2 (1 + erf(x / sqrt 2)) */
     ACT_GELU_TANH, /* x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) */
     ACT_RELU,
+    ACT_RELU2,   /* max(x, 0)^2 */
     ACT_SIGMOID, /* 1 / (1 + exp(-x)) */
     /* OP_GATED and OP_EXPERTS only, of gate g and up u together: with g = min(g, 7) and
      * u = min(max(u, -7), 7), (u + 1) g sigmoid(1.702 g) */
     ACT_CLAMPED_SWIGLU,
+    /* OP_ACTIVATE only, parameters (p, n, b, e): p x^2 + b x for x > 0, else
+     * n (exp(min(x, e)) - 1 - x) + b x (Huang and Schlag, "Deriving activation functions from
+     * integration", 2024: xIELU) */
+    ACT_XIELU,
 };
 
 enum norm_kind {
@@ -128,6 +133,7 @@ enum route_score { ROUTE_SOFTMAX, ROUTE_SIGMOID };
 
 enum op_kind {
     OP_EMBED,     /* out = table[token] * scale, or the step's embedding rows */
+    OP_POSITION,  /* out = in + table[position + offset] + bias: learned positions */
     OP_NORM,      /* out = norm over each `group` columns of in */
     OP_LINEAR,    /* out = residual + act(W in + bias) * scale */
     OP_ROPE_KV,   /* rotate q and k in place, append k and v to the sequence's pages */
@@ -139,6 +145,7 @@ enum op_kind {
     OP_SSM,       /* state space recurrence (Mamba 1 and 2) over the sequence */
     OP_DELTA,     /* gated delta rule over the sequence */
     OP_HEADS,     /* a small matrix of its own for each head, or a copy of columns of each head */
+    OP_ACTIVATE,  /* out = act(in), for activations with parameters */
     OP_ADD,       /* out = a + b * scale */
     OP_MUL,       /* out = act(a) * b */
     OP_SELECT,    /* rows of the step -> wanted output rows */
@@ -149,6 +156,14 @@ struct op_embed {
     struct view out;
     int32_t table;
     float scale;
+};
+
+/* table [rows, width] or NO_WEIGHT, with a row for every position of the program's context from
+ * `offset` on; bias [width] or NO_WEIGHT. The position is the row's in its sequence. */
+struct op_position {
+    struct view in, out;
+    int32_t table, bias;
+    uint32_t offset;
 };
 
 /* `group` columns are normalised together (the whole width, or one head); weight [group] is shared
@@ -183,14 +198,15 @@ struct op_rope_kv {
     uint32_t sections[4]; /* pairs per position axis (vision rope); all 0: axis 0 only */
 };
 
-/* Row at position p attends to positions (p - window, p] (window 0: [0, p]) under the slice's mask.
+/* Row at position p attends to positions (p - window, p] (window 0: [0, p]) under the slice's mask;
+ * in a span that sees itself in both directions also to those after it, at most `ahead` (0: all).
  * score = scale * q.k, softcap c: c * tanh(score / c); sinks: constant or vector [n_heads], an extra
  * logit per head that takes weight but adds no value. */
 struct op_attention {
     struct view q, out; /* q as in op_rope_kv, [n_heads * v_head_dim] */
     uint32_t n_heads;
     uint32_t group, layer;
-    uint32_t window;
+    uint32_t window, ahead;
     float scale, softcap;
     int32_t sinks;
 };
@@ -277,6 +293,12 @@ struct op_heads {
     uint32_t in_column, in_width, out_column, out_width;
 };
 
+struct op_activate {
+    struct view in, out;
+    enum activation act;
+    float parameters[4];
+};
+
 struct op_add {
     struct view a, b, out;
     float scale;
@@ -304,6 +326,7 @@ struct op {
     const char *label; /* "blk.3.attn.q", for printing and profiles */
     union {
         struct op_embed embed;
+        struct op_position position;
         struct op_norm norm;
         struct op_linear linear;
         struct op_rope_kv rope_kv;
@@ -315,6 +338,7 @@ struct op {
         struct op_ssm ssm;
         struct op_delta delta;
         struct op_heads heads;
+        struct op_activate activate;
         struct op_add add;
         struct op_mul mul;
         struct op_select select;

@@ -349,6 +349,63 @@ static void pair_case(struct runner *r, enum op_kind kind, enum activation act, 
     run_case(r, &kit, &script, (struct expected){.steps = 2, .longest_sum = 1}, name);
 }
 
+static void activate_case(struct runner *r, enum activation act, uint32_t width, uint32_t rows,
+                          bool in_place)
+{
+    struct kit kit;
+    char name[128];
+    start(r, &kit);
+    struct op op = {.kind = OP_ACTIVATE};
+    struct view in = kit_embed(&kit, width);
+    op.u.activate = (struct op_activate){.in = in,
+                                         .out = in_place ? in : kit_buffer(&kit, "out", width),
+                                         .act = act,
+                                         .parameters = {0.7f, 1.3f, 0.5f, -1e-6f}};
+    program_emit(kit.program, &op, "activate");
+    kit_select(&kit, op.u.activate.out);
+    struct script script = rows_script(r, rows);
+    snprintf(name, sizeof name, "activation %d width %u rows %u", (int)act, width, rows);
+    run_case(r, &kit, &script, (struct expected){.steps = 2, .longest_sum = 1}, name);
+}
+
+/* Learned positions from `offset` on, a bias, or both. */
+static void position_case(struct runner *r, enum tensor_type type, uint32_t width, uint32_t offset,
+                          bool table, bool bias)
+{
+    struct kit kit;
+    char name[128];
+    start(r, &kit);
+    struct op op = {.kind = OP_POSITION};
+    struct op_position *o = &op.u.position;
+    o->in = o->out = kit_embed(&kit, width);
+    o->offset = offset;
+    o->table =
+        table ? kit_matrix(&kit, "positions", type, 1, offset + kit.program->n_context, width, 1.0f)
+              : NO_WEIGHT;
+    o->bias = bias ? kit_vector(&kit, "b", TENSOR_F32, width, 0.0f, 1.0f) : NO_WEIGHT;
+    program_emit(kit.program, &op, "position");
+    kit_select(&kit, o->out);
+    struct script script = mixed_script(r, 8);
+    snprintf(name, sizeof name, "position %s width %u offset %u%s%s", tensor_type_name(type), width,
+             offset, table ? ", table" : "", bias ? ", bias" : "");
+    run_case(r, &kit, &script, (struct expected){.steps = 2, .longest_sum = 1}, name);
+}
+
+static void row_cases(struct runner *r)
+{
+    begin_op(r, "activate");
+    activate_case(r, ACT_XIELU, 67, 5, true);
+    activate_case(r, ACT_XIELU, 1, 1, false);
+    activate_case(r, ACT_GELU, 33, 9, false);
+    end_op(r);
+    begin_op(r, "position");
+    position_case(r, TENSOR_F32, 33, 0, true, false);
+    position_case(r, TENSOR_BF16, 48, 2, true, true);
+    position_case(r, TENSOR_F16, 7, 5, false, true);
+    position_case(r, TENSOR_Q8_0, 64, 0, true, false);
+    end_op(r);
+}
+
 static void pair_cases(struct runner *r)
 {
     begin_op(r, "add");
@@ -491,7 +548,7 @@ struct attention_shape {
     uint32_t heads, kv_heads, k_dim, v_dim;
     enum rope_style style;
     uint32_t rope_dims;
-    uint32_t window;
+    uint32_t window, ahead;
     float softcap;
     bool sinks, span, embeddings;
     uint32_t sections[4];
@@ -603,6 +660,7 @@ static void attention_case(struct runner *r, const struct attention_shape *s)
     o->group = group;
     o->layer = s->layers - 1;
     o->window = s->window;
+    o->ahead = s->ahead;
     o->scale = 2.0f / sqrtf((float)s->k_dim);
     o->softcap = s->softcap;
     o->sinks = s->sinks ? kit_vector(&kit, "sinks", TENSOR_F32, s->heads, 1.0f, 0.5f) : NO_WEIGHT;
@@ -780,6 +838,19 @@ static const struct attention_shape span_shapes[] = {
      .magnitude = 1.0f,
      .page_tokens = 8,
      .layers = 2},
+    {.name = "span, window both ways",
+     .heads = 4,
+     .kv_heads = 4,
+     .k_dim = 16,
+     .v_dim = 16,
+     .style = ROPE_HALVES,
+     .rope_dims = 16,
+     .window = 5,
+     .ahead = 4,
+     .span = true,
+     .magnitude = 1.0f,
+     .page_tokens = 4,
+     .layers = 1},
 };
 
 static void sequence_cases(struct runner *r)
@@ -1122,6 +1193,7 @@ struct op_cases_result op_cases_run(const struct op_cases_config *config)
     embed_cases(&r);
     norm_cases(&r);
     pair_cases(&r);
+    row_cases(&r);
     linear_cases(&r);
     gated_cases(&r);
     logits_cases(&r);

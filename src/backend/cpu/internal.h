@@ -143,6 +143,7 @@ struct kernel_rows matrix_rows(const struct placed_weight *placed, uint32_t part
                                uint32_t n);
 
 void cpu_embed(const struct worker *w, const struct op_embed *op);
+void cpu_position(const struct worker *w, const struct op_position *op);
 void cpu_norm(const struct worker *w, const struct op_norm *op);
 void cpu_linear(const struct worker *w, const struct op_linear *op);
 /* This thread's share of a rotation table, before the first operation. */
@@ -162,6 +163,7 @@ void cpu_delta(const struct worker *w, const struct op_delta *op);
 void cpu_heads(const struct worker *w, const struct op_heads *op);
 /* cpu_attention() of a latent group. */
 void cpu_latent_attention(const struct worker *w, const struct op_attention *op);
+void cpu_activation(const struct worker *w, const struct op_activate *op);
 void cpu_add(const struct worker *w, const struct op_add *op);
 void cpu_mul(const struct worker *w, const struct op_mul *op);
 void cpu_select(const struct worker *w, const struct op_select *op);

@@ -27,9 +27,12 @@ float activate(enum activation act, float x)
         return 0.5f * x * (1.0f + tanhf(SQRT_2_OVER_PI * (x + 0.044715f * x * x * x)));
     case ACT_RELU:
         return x > 0.0f ? x : 0.0f;
+    case ACT_RELU2:
+        return x > 0.0f ? x * x : 0.0f;
     case ACT_SIGMOID:
         return 1.0f / (1.0f + expf(-x));
     case ACT_CLAMPED_SWIGLU:
+    case ACT_XIELU:
         break;
     }
     return x;

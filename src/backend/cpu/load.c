@@ -159,6 +159,9 @@ static enum status plan_op(struct cpu_backend *backend, struct loaded_program *p
     case OP_ATTENTION:
         need_scratch(backend, attention_scratch_words(p->program, &op->u.attention));
         return STATUS_OK;
+    case OP_POSITION:
+        need_scratch(backend, op->u.position.in.width);
+        return STATUS_OK;
     case OP_DELTA:
         need_scratch(backend, delta_scratch_words(&op->u.delta));
         return STATUS_OK;

@@ -72,6 +72,29 @@ void cpu_embed(const struct worker *w, const struct op_embed *op)
         embed_row(w->run, op, (uint32_t)row);
 }
 
+void cpu_position(const struct worker *w, const struct op_position *op)
+{
+    const struct cpu_run *run = w->run;
+    const float *bias = run_vector(run, op->bias);
+    const struct placed_weight *table =
+        op->table == NO_WEIGHT ? NULL : run->program->placed[op->table];
+    struct share share = worker_share(w, run->step->n_rows);
+    for (uint64_t row = share.begin; row < share.end; row++) {
+        const float *in = run_row(run, op->in, (uint32_t)row);
+        float *out = run_row(run, op->out, (uint32_t)row);
+        const float *learned = NULL;
+        if (table) {
+            uint32_t at = step_row_position(run->step, (uint32_t)row) + op->offset;
+            table->kernel->decode(matrix_rows(table, 0, at, 1).bytes, op->in.width, w->scratch);
+            learned = w->scratch;
+        }
+        for (uint32_t i = 0; i < op->in.width; i++) {
+            float value = learned ? in[i] + learned[i] : in[i];
+            out[i] = bias ? value + bias[i] : value;
+        }
+    }
+}
+
 /* Sixteen partial sums in a fixed order: the bits depend on n alone. */
 static float sum_of(const float *x, uint32_t n)
 {
@@ -142,6 +165,31 @@ static uint32_t next_run(struct share *share, uint32_t width, uint32_t *row, uin
     uint32_t n = width - *column < left ? width - *column : (uint32_t)left;
     share->begin += n;
     return n;
+}
+
+static float xielu(const float p[4], float x)
+{
+    if (x > 0.0f)
+        return p[0] * x * x + p[2] * x;
+    return p[1] * (expm1f(x < p[3] ? x : p[3]) - x) + p[2] * x;
+}
+
+void cpu_activation(const struct worker *w, const struct op_activate *op)
+{
+    const struct cpu_run *run = w->run;
+    uint32_t row, column, width = op->out.width;
+    struct share share = worker_share(w, (uint64_t)run_rows(run, op->out) * width);
+    while (share.begin < share.end) {
+        uint32_t n = next_run(&share, width, &row, &column);
+        const float *in = run_row(run, op->in, row) + column;
+        float *out = run_row(run, op->out, row) + column;
+        if (op->act == ACT_XIELU)
+            for (uint32_t i = 0; i < n; i++)
+                out[i] = xielu(op->parameters, in[i]);
+        else
+            for (uint32_t i = 0; i < n; i++)
+                out[i] = activate(op->act, in[i]);
+    }
 }
 
 void cpu_add(const struct worker *w, const struct op_add *op)

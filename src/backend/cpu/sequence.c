@@ -179,6 +179,8 @@ static void visible(const struct cpu_run *run, const struct op_attention *op, ui
     const struct slice *slice = step_slices(run->step) + step_row_slice(run->step)[row];
     uint32_t position = step_row_position(run->step, row);
     *end = slice->mask == MASK_SPAN ? slice->first_position + slice->n_rows : position + 1;
+    if (op->ahead && *end > position + 1 + op->ahead)
+        *end = position + 1 + op->ahead;
     *begin = op->window && position + 1 > op->window ? position + 1 - op->window : 0;
 }
 

@@ -13,6 +13,9 @@ static void run_op(const struct worker *w, uint32_t index)
     case OP_EMBED:
         cpu_embed(w, &op->u.embed);
         break;
+    case OP_POSITION:
+        cpu_position(w, &op->u.position);
+        break;
     case OP_NORM:
         cpu_norm(w, &op->u.norm);
         break;
@@ -45,6 +48,9 @@ static void run_op(const struct worker *w, uint32_t index)
         break;
     case OP_HEADS:
         cpu_heads(w, &op->u.heads);
+        break;
+    case OP_ACTIVATE:
+        cpu_activation(w, &op->u.activate);
         break;
     case OP_ADD:
         cpu_add(w, &op->u.add);

@@ -128,6 +128,10 @@ static const char *missing(const struct program *program, const struct op *op)
     if (!has_activation(op))
         return "an activation that it does not know";
     switch (op->kind) {
+    case OP_POSITION:
+        return "learned positions";
+    case OP_ACTIVATE:
+        return "an activation with parameters";
     case OP_SSM:
         return "state space recurrence";
     case OP_DELTA:
@@ -138,6 +142,8 @@ static const char *missing(const struct program *program, const struct op *op)
         return program->groups[op->u.rope_kv.group].kind == GROUP_LATENT ? "latent attention"
                                                                          : NULL;
     case OP_ATTENTION:
+        if (op->u.attention.ahead)
+            return "attention that looks ahead by a window";
         return program->groups[op->u.attention.group].kind == GROUP_LATENT ? "latent attention"
                                                                            : NULL;
     case OP_ROUTE:
@@ -448,7 +454,9 @@ void cuda_describe(struct backend *base, struct loaded_program *program, uint32_
                        : backend->layout.kv_type == TENSOR_F16 ? "f16"
                                                                : "bf16");
         break;
+    case OP_POSITION:
     case OP_NORM:
+    case OP_ACTIVATE:
     case OP_CONV:
     case OP_SSM:
     case OP_DELTA:

@@ -53,6 +53,8 @@ static cudaError_t launch(const struct cuda_run *run, const struct op *op)
         return cuda_select(run, &op->u.select);
     case OP_LOGITS:
         return cuda_logits(run, &op->u.logits);
+    case OP_POSITION:
+    case OP_ACTIVATE:
     case OP_SSM:
     case OP_DELTA:
     case OP_HEADS:

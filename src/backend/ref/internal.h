@@ -78,6 +78,7 @@ uint8_t *ref_page(const struct ref_run *run, uint32_t slot, uint32_t group, uint
 int32_t ref_row_token(const struct ref_run *run, uint32_t row);
 
 void ref_embed(const struct ref_run *run, const struct op_embed *op);
+void ref_position(const struct ref_run *run, const struct op_position *op);
 void ref_norm(const struct ref_run *run, const struct op_norm *op);
 void ref_linear(const struct ref_run *run, const struct op_linear *op);
 void ref_rope_kv(const struct ref_run *run, const struct op_rope_kv *op);
@@ -89,6 +90,7 @@ void ref_conv(const struct ref_run *run, const struct op_conv *op);
 void ref_ssm(const struct ref_run *run, const struct op_ssm *op);
 void ref_delta(const struct ref_run *run, const struct op_delta *op);
 void ref_heads(const struct ref_run *run, const struct op_heads *op);
+void ref_activation(const struct ref_run *run, const struct op_activate *op);
 void ref_add(const struct ref_run *run, const struct op_add *op);
 void ref_mul(const struct ref_run *run, const struct op_mul *op);
 void ref_select(const struct ref_run *run, const struct op_select *op);

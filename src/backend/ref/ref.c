@@ -184,6 +184,9 @@ static void run_op(const struct ref_run *run, const struct op *op)
     case OP_EMBED:
         ref_embed(run, &op->u.embed);
         break;
+    case OP_POSITION:
+        ref_position(run, &op->u.position);
+        break;
     case OP_NORM:
         ref_norm(run, &op->u.norm);
         break;
@@ -216,6 +219,9 @@ static void run_op(const struct ref_run *run, const struct op *op)
         break;
     case OP_HEADS:
         ref_heads(run, &op->u.heads);
+        break;
+    case OP_ACTIVATE:
+        ref_activation(run, &op->u.activate);
         break;
     case OP_ADD:
         ref_add(run, &op->u.add);

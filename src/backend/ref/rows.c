@@ -46,9 +46,12 @@ float ref_activate(enum activation act, float x)
         return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
     case ACT_RELU:
         return x > 0.0f ? x : 0.0f;
+    case ACT_RELU2:
+        return x > 0.0f ? x * x : 0.0f;
     case ACT_SIGMOID:
         return 1.0f / (1.0f + expf(-x));
     case ACT_CLAMPED_SWIGLU:
+    case ACT_XIELU:
         break;
     }
     return x;
@@ -99,6 +102,43 @@ void ref_embed(const struct ref_run *run, const struct op_embed *op)
         ref_weight_row(run, op->table, 0, token < 0 ? 0 : (uint32_t)token, out);
         for (uint32_t i = 0; i < op->out.width; i++)
             out[i] *= op->scale;
+    }
+}
+
+void ref_position(const struct ref_run *run, const struct op_position *op)
+{
+    uint32_t width = op->in.width;
+    float *bias = run->program->row, *learned = bias + width;
+    if (op->bias != NO_WEIGHT)
+        ref_vector(run, op->bias, bias);
+    for (uint32_t row = 0; row < run->step->n_rows; row++) {
+        const float *in = ref_row(run, op->in, row);
+        float *out = ref_row(run, op->out, row);
+        if (op->table != NO_WEIGHT)
+            ref_weight_row(run, op->table, 0, step_row_position(run->step, row) + op->offset,
+                           learned);
+        for (uint32_t i = 0; i < width; i++) {
+            float value = op->table == NO_WEIGHT ? in[i] : in[i] + learned[i];
+            out[i] = op->bias == NO_WEIGHT ? value : value + bias[i];
+        }
+    }
+}
+
+static float xielu(const float p[4], float x)
+{
+    if (x > 0.0f)
+        return p[0] * x * x + p[2] * x;
+    return p[1] * (expm1f(fminf(x, p[3])) - x) + p[2] * x;
+}
+
+void ref_activation(const struct ref_run *run, const struct op_activate *op)
+{
+    for (uint32_t row = 0; row < ref_rows(run, op->in); row++) {
+        const float *in = ref_row(run, op->in, row);
+        float *out = ref_row(run, op->out, row);
+        for (uint32_t i = 0; i < op->in.width; i++)
+            out[i] =
+                op->act == ACT_XIELU ? xielu(op->parameters, in[i]) : ref_activate(op->act, in[i]);
     }
 }
 

@@ -142,6 +142,8 @@ void ref_attention(const struct ref_run *run, const struct op_attention *op)
         uint32_t position = step_row_position(run->step, row);
         uint32_t end =
             slice->mask == MASK_SPAN ? slice->first_position + slice->n_rows : position + 1;
+        if (op->ahead && end > position + 1 + op->ahead)
+            end = position + 1 + op->ahead;
         uint32_t begin = op->window && position + 1 > op->window ? position + 1 - op->window : 0;
         for (uint32_t head = 0; head < op->n_heads; head++)
             attend(run, op, row, head, begin, end, sinks);

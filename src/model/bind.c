@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model/build.h"
+#include "model/bind.h"
 
 #define NAME_MAX_BYTES 256
 
@@ -26,12 +26,17 @@ static const struct hf_name common_names[] = {
     {"ffn_gate_exps", "mlp.experts.%u.gate_proj"},
     {"ffn_up_exps", "mlp.experts.%u.up_proj"},
     {"ffn_down_exps", "mlp.experts.%u.down_proj"},
+    {"ffn_gate_up_exps", "mlp.experts.gate_up_proj"},
+    {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
+    {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
+    {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
+    {"exp_probs_b", "mlp.gate.e_score_correction_bias"},
     {NULL, NULL},
 };
 
 /* Where the text decoder sits in a Hugging Face checkpoint; the first that fits is used. */
 static const char *const hf_prefixes[] = {"model.", "", "language_model.model.",
-                                          "model.language_model."};
+                                          "model.language_model.", "backbone."};
 
 static const char *hf_name(const struct build *b, const char *role)
 {
@@ -44,25 +49,44 @@ static const char *hf_name(const struct build *b, const char *role)
     return role;
 }
 
-/* The role's name below the prefix and layer; expert < 0: no expert number in it. */
+/* prefix, layer, part and suffix as checkpoints join them: "part.weight"; "part" alone for tensors
+ * that are a module's own parameters; "part_bias" beside those. */
+static const struct tensor *find_joined(struct build *b, const char *prefix, int layer,
+                                        const char *part, const char *suffix)
+{
+    char front[NAME_MAX_BYTES], name[2 * NAME_MAX_BYTES];
+    if (layer >= 0)
+        snprintf(front, sizeof front, "%s%d.", prefix, layer);
+    else
+        snprintf(front, sizeof front, "%s", prefix);
+    snprintf(name, sizeof name, "%s%s.%s", front, part, suffix);
+    const struct tensor *tensor = checkpoint_tensor(b->checkpoint, name);
+    if (tensor)
+        return tensor;
+    bool bare = strcmp(suffix, "weight") == 0;
+    snprintf(name, sizeof name, "%s%s%s%s", front, part, bare ? "" : "_", bare ? "" : suffix);
+    return checkpoint_tensor(b->checkpoint, name);
+}
+
+/* The role's name below the prefix and layer; its pattern may have a place for an expert's number,
+ * always as "%u.". */
 static const struct tensor *find_hf(struct build *b, int layer, const char *role, int64_t expert,
                                     const char *suffix)
 {
-    char name[2 * NAME_MAX_BYTES], part[NAME_MAX_BYTES];
+    char prefix[NAME_MAX_BYTES], part[NAME_MAX_BYTES];
     const char *pattern = hf_name(b, role), *number = strstr(pattern, "%u");
-    if ((number != NULL) != (expert >= 0))
+    if (!number && expert >= 0)
         return NULL;
-    if (number)
+    if (number && expert < 0) /* all experts in one: the same name without a number */
+        snprintf(part, sizeof part, "%.*s%s", (int)(number - pattern), pattern, number + 3);
+    else if (number)
         snprintf(part, sizeof part, "%.*s%u%s", (int)(number - pattern), pattern, (unsigned)expert,
                  number + 2);
     else
         snprintf(part, sizeof part, "%s", pattern);
     for (size_t i = 0; i < sizeof hf_prefixes / sizeof *hf_prefixes; i++) {
-        if (layer >= 0)
-            snprintf(name, sizeof name, "%slayers.%d.%s.%s", hf_prefixes[i], layer, part, suffix);
-        else
-            snprintf(name, sizeof name, "%s%s.%s", hf_prefixes[i], part, suffix);
-        const struct tensor *tensor = checkpoint_tensor(b->checkpoint, name);
+        snprintf(prefix, sizeof prefix, "%s%s", hf_prefixes[i], layer >= 0 ? "layers." : "");
+        const struct tensor *tensor = find_joined(b, prefix, layer, part, suffix);
         if (tensor)
             return tensor;
     }
@@ -73,12 +97,7 @@ const struct tensor *build_find(struct build *b, int layer, const char *role, co
 {
     if (!b->gguf)
         return find_hf(b, layer, role, -1, suffix);
-    char name[NAME_MAX_BYTES];
-    if (layer >= 0)
-        snprintf(name, sizeof name, "blk.%d.%s.%s", layer, role, suffix);
-    else
-        snprintf(name, sizeof name, "%s.%s", role, suffix);
-    return checkpoint_tensor(b->checkpoint, name);
+    return find_joined(b, layer >= 0 ? "blk." : "", layer, role, suffix);
 }
 
 bool build_exists(struct build *b, int layer, const char *role)
@@ -86,7 +105,7 @@ bool build_exists(struct build *b, int layer, const char *role)
     return build_find(b, layer, role, "weight") != NULL;
 }
 
-static void fail_missing(struct build *b, int layer, const char *role, const char *suffix)
+void bind_fail_missing(struct build *b, int layer, const char *role, const char *suffix)
 {
     if (layer >= 0)
         program_fail(b->program, STATUS_MODEL, "tensor %s.%s of layer %d is missing",
@@ -106,7 +125,7 @@ static uint32_t squeeze(const struct tensor *tensor, uint64_t dims[TENSOR_DIMS_M
     return n;
 }
 
-static bool shape_is(const struct tensor *tensor, uint64_t rows, uint64_t cols)
+bool bind_shape_is(const struct tensor *tensor, uint64_t rows, uint64_t cols)
 {
     uint64_t dims[TENSOR_DIMS_MAX], wanted[2];
     uint32_t n = squeeze(tensor, dims), m = 0;
@@ -117,7 +136,7 @@ static bool shape_is(const struct tensor *tensor, uint64_t rows, uint64_t cols)
     return n == m && memcmp(dims, wanted, m * sizeof *dims) == 0;
 }
 
-static void fail_shape(struct build *b, const struct tensor *t, uint32_t rows, uint32_t cols)
+void bind_fail_shape(struct build *b, const struct tensor *t, uint32_t rows, uint32_t cols)
 {
     char found[128] = "";
     size_t used = 0;
@@ -128,7 +147,7 @@ static void fail_shape(struct build *b, const struct tensor *t, uint32_t rows, u
                  STR_ARG(t->name), found, rows, cols);
 }
 
-static int32_t add_weight(struct build *b, const struct tensor *tensor, enum weight_role role,
+int32_t bind_parts(struct build *b, const struct tensor *tensor, enum weight_role role,
                           uint32_t count, uint32_t rows, uint32_t cols, const void *const *parts)
 {
     const struct tensor_type_info *type = tensor_type_info(tensor->type);
@@ -159,15 +178,15 @@ static int32_t bind(struct build *b, int layer, const char *role, const char *su
 {
     const struct tensor *tensor = build_find(b, layer, role, suffix);
     if (!tensor) {
-        fail_missing(b, layer, role, suffix);
+        bind_fail_missing(b, layer, role, suffix);
         return NO_WEIGHT;
     }
-    if (!shape_is(tensor, rows, cols)) {
-        fail_shape(b, tensor, rows, cols);
+    if (!bind_shape_is(tensor, rows, cols)) {
+        bind_fail_shape(b, tensor, rows, cols);
         return NO_WEIGHT;
     }
     const void *part = tensor->data;
-    return add_weight(b, tensor, kind, 1, rows, cols, &part);
+    return bind_parts(b, tensor, kind, 1, rows, cols, &part);
 }
 
 int32_t build_weight(struct build *b, int layer, const char *role, uint32_t rows, uint32_t cols)
@@ -192,47 +211,50 @@ int32_t build_bias(struct build *b, int layer, const char *role, uint32_t n)
     return bind(b, layer, role, "bias", WEIGHT_VECTOR, 1, n);
 }
 
-/* One tensor [n, rows, cols]. */
-static int32_t bind_stacked(struct build *b, const struct tensor *tensor, uint32_t rows,
-                            uint32_t cols, const void **parts)
+int32_t build_weight_rows(struct build *b, int layer, const char *role, uint32_t total,
+                          uint32_t first, uint32_t rows, uint32_t cols)
 {
-    uint32_t n = b->h.n_experts;
-    if (tensor->n_dims != 3 || tensor->dims[0] != n || tensor->dims[1] != rows ||
-        tensor->dims[2] != cols) {
-        fail_shape(b, tensor, rows, cols);
+    const struct tensor *tensor = build_find(b, layer, role, "weight");
+    if (!tensor) {
+        bind_fail_missing(b, layer, role, "weight");
         return NO_WEIGHT;
     }
-    uint64_t bytes = tensor->bytes / n;
-    for (uint32_t e = 0; e < n; e++)
-        parts[e] = (const uint8_t *)tensor->data + e * bytes;
-    return add_weight(b, tensor, WEIGHT_MATRIX, n, rows, cols, parts);
+    uint64_t row_bytes;
+    if (!bind_shape_is(tensor, total, cols) || first > total || rows > total - first ||
+        !tensor_type_bytes(tensor->type, cols, &row_bytes)) {
+        bind_fail_shape(b, tensor, total, cols);
+        return NO_WEIGHT;
+    }
+    const void *part = (const uint8_t *)tensor->data + first * row_bytes;
+    return bind_parts(b, tensor, WEIGHT_MATRIX, 1, rows, cols, &part);
 }
 
-int32_t build_experts_stack(struct build *b, int layer, const char *role, uint32_t rows,
-                            uint32_t cols)
+const struct tensor *bind_find_expert(struct build *b, int layer, const char *role, uint32_t expert)
 {
-    uint32_t n = b->h.n_experts;
-    const void **parts = arena_alloc(&b->arena, n, sizeof *parts);
-    if (!parts) {
-        program_fail(b->program, STATUS_MEMORY, "out of memory while binding %u experts", n);
-        return NO_WEIGHT;
-    }
-    const struct tensor *stacked = build_find(b, layer, role, "weight");
-    if (stacked)
-        return bind_stacked(b, stacked, rows, cols, parts);
-    const struct tensor *first = NULL;
-    for (uint32_t e = 0; e < n; e++) {
-        const struct tensor *tensor = b->gguf ? NULL : find_hf(b, layer, role, e, "weight");
-        if (!tensor) {
-            fail_missing(b, layer, role, "weight");
-            return NO_WEIGHT;
-        }
-        if (!shape_is(tensor, rows, cols) || (first && tensor->type != first->type)) {
-            fail_shape(b, tensor, rows, cols);
-            return NO_WEIGHT;
-        }
-        first = first ? first : tensor;
-        parts[e] = tensor->data;
-    }
-    return first ? add_weight(b, first, WEIGHT_MATRIX, n, rows, cols, parts) : NO_WEIGHT;
+    return b->gguf ? NULL : find_hf(b, layer, role, expert, "weight");
+}
+
+float *build_read(struct build *b, int layer, const char *role, const char *suffix, uint32_t n)
+{
+    const struct tensor *tensor = build_find(b, layer, role, suffix);
+    float *values = arena_alloc(&b->arena, n, sizeof *values);
+    uint64_t elements = 1;
+    for (uint32_t i = 0; tensor && i < tensor->n_dims; i++)
+        elements *= tensor->dims[i];
+    const struct tensor_type_info *type = tensor ? tensor_type_info(tensor->type) : NULL;
+    if (!values)
+        program_fail(b->program, STATUS_MEMORY, "out of memory while binding tensors");
+    else if (!tensor)
+        bind_fail_missing(b, layer, role, suffix);
+    else if (elements != n || !type || !type->decode || n % type->block_elements)
+        bind_fail_shape(b, tensor, 1, n);
+    else
+        type->decode(tensor->data, values, n);
+    return values;
+}
+
+int32_t build_values(struct build *b, int layer, const char *role, const char *suffix, uint32_t n)
+{
+    const float *values = build_read(b, layer, role, suffix, n);
+    return values ? program_constant(b->program, role, values, n) : NO_WEIGHT;
 }

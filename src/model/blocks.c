@@ -95,14 +95,28 @@ void build_norm(struct build *b, int layer, const char *role, struct view in, st
 void build_linear(struct build *b, int layer, const char *role, struct view in, struct view out,
                   struct view residual)
 {
+    build_linear_scaled(b, layer, role, in, out, residual, 1.0f);
+}
+
+void build_linear_scaled(struct build *b, int layer, const char *role, struct view in,
+                         struct view out, struct view residual, float scale)
+{
     struct op op = {.kind = OP_LINEAR,
                     .u.linear = {.in = in,
                                  .out = out,
                                  .residual = residual,
                                  .weight = build_weight(b, layer, role, out.width, in.width),
                                  .bias = build_bias(b, layer, role, out.width),
-                                 .scale = 1.0f}};
+                                 .scale = scale}};
     program_emit(b->program, &op, "%d.%s", layer, role);
+}
+
+/* Norms of q and k are per head, or over all heads at once: the weight's length says which. */
+static uint32_t norm_group(struct build *b, int layer, const char *role, uint32_t width,
+                           uint32_t head)
+{
+    const struct tensor *weight = build_find(b, layer, role, "weight");
+    return weight && weight->n_dims == 1 && weight->dims[0] == width ? width : head;
 }
 
 void build_attention(struct build *b, uint32_t index, struct view in, struct view out,
@@ -119,8 +133,10 @@ void build_attention(struct build *b, uint32_t index, struct view in, struct vie
     build_linear(b, l, "attn_k", in, k, VIEW_NONE);
     build_linear(b, l, "attn_v", in, v, VIEW_NONE);
     if (options->head_norms) {
-        build_norm(b, l, "attn_q_norm", q, q, head, options->weight_offset);
-        build_norm(b, l, "attn_k_norm", k, k, head, options->weight_offset);
+        build_norm(b, l, "attn_q_norm", q, q, norm_group(b, l, "attn_q_norm", q.width, head),
+                   options->weight_offset);
+        build_norm(b, l, "attn_k_norm", k, k, norm_group(b, l, "attn_k_norm", k.width, head),
+                   options->weight_offset);
     }
     struct op rope = {.kind = OP_ROPE_KV,
                       .u.rope_kv = {.q = q,
@@ -143,9 +159,11 @@ void build_attention(struct build *b, uint32_t index, struct view in, struct vie
                                     .window = layer->window,
                                     .scale = options->scale != 0.0f ? options->scale
                                                                     : 1.0f / sqrtf((float)head),
-                                    .sinks = NO_WEIGHT}};
+                                    .sinks = build_exists(b, l, "attn_sinks")
+                                                 ? build_vector(b, l, "attn_sinks", layer->n_heads)
+                                                 : NO_WEIGHT}};
     program_emit(b->program, &op, "%d.attention", l);
-    build_linear(b, l, "attn_output", attn, out, residual);
+    build_linear_scaled(b, l, "attn_output", attn, out, residual, b->h.residual_scale);
 }
 
 void build_ffn(struct build *b, uint32_t index, struct view in, struct view out,
@@ -162,7 +180,92 @@ void build_ffn(struct build *b, uint32_t index, struct view in, struct view out,
                                 .up_bias = build_bias(b, l, "ffn_up", ff.width),
                                 .act = b->h.act}};
     program_emit(b->program, &op, "%d.ffn_gate_up", l);
-    build_linear(b, l, "ffn_down", ff, out, residual);
+    build_linear_scaled(b, l, "ffn_down", ff, out, residual, b->h.residual_scale);
+}
+
+static void build_route(struct build *b, int l, struct view in, struct view route,
+                        const struct moe_options *options)
+{
+    const struct hyper *h = &b->h;
+    const char *bias = build_find(b, l, "exp_probs_b", "bias") ? "bias" : "weight";
+    struct op op = {
+        .kind = OP_ROUTE,
+        .u.route = {.in = in,
+                    .out = route,
+                    .weight = build_weight(b, l, "ffn_gate_inp", h->n_experts, in.width),
+                    .bias = build_bias(b, l, "ffn_gate_inp", h->n_experts),
+                    .score_bias = NO_WEIGHT,
+                    .score = options->score,
+                    .n_experts = h->n_experts,
+                    .k = h->n_experts_used,
+                    .normalise = options->normalise,
+                    .least_sum = options->least_sum,
+                    .scale = (options->scale != 0.0f ? options->scale : 1.0f) * h->residual_scale,
+                    .n_groups = options->n_groups,
+                    .k_groups = options->k_groups,
+                    .group_best = options->group_best}};
+    if (build_find(b, l, "exp_probs_b", bias))
+        op.u.route.score_bias = build_values(b, l, "exp_probs_b", bias, h->n_experts);
+    program_emit(b->program, &op, "%d.route", l);
+}
+
+static void bind_experts(struct build *b, int l, struct op_experts *o, bool columns)
+{
+    uint32_t ff = b->h.expert_ff, in = o->in.width, out = o->out.width;
+    if (columns) {
+        o->gate = build_experts_columns(b, l, "ffn_gate_up_exps", 0, 2, ff, in);
+        o->up = build_experts_columns(b, l, "ffn_gate_up_exps", 1, 2, ff, in);
+        o->down = build_experts_columns(b, l, "ffn_down_exps", 0, 1, out, ff);
+        o->gate_bias = build_experts_bias(b, l, "ffn_gate_up_exps", 0, 2, ff);
+        o->up_bias = build_experts_bias(b, l, "ffn_gate_up_exps", 1, 2, ff);
+    } else {
+        o->gate = build_experts_stack(b, l, "ffn_gate_exps", ff, in);
+        o->up = build_experts_stack(b, l, "ffn_up_exps", ff, in);
+        o->down = build_experts_stack(b, l, "ffn_down_exps", out, ff);
+        o->gate_bias = build_experts_bias(b, l, "ffn_gate_exps", 0, 1, ff);
+        o->up_bias = build_experts_bias(b, l, "ffn_up_exps", 0, 1, ff);
+    }
+    o->down_bias = build_experts_bias(b, l, "ffn_down_exps", 0, 1, out);
+}
+
+/* The expert of every row, up to its hidden values, and its gate: `in` may be overwritten later. */
+static void build_shared_hidden(struct build *b, int l, struct view in, uint32_t width)
+{
+    struct view ff = shared(b, &b->shared_ff, "shared_ff", width);
+    struct op op = {.kind = OP_GATED,
+                    .u.gated = {.in = in,
+                                .out = ff,
+                                .gate = build_weight(b, l, "ffn_gate_shexp", width, in.width),
+                                .up = build_weight(b, l, "ffn_up_shexp", width, in.width),
+                                .gate_bias = NO_WEIGHT,
+                                .up_bias = NO_WEIGHT,
+                                .act = b->h.act}};
+    program_emit(b->program, &op, "%d.shared_gate_up", l);
+    if (build_exists(b, l, "ffn_gate_inp_shexp"))
+        build_linear(b, l, "ffn_gate_inp_shexp", in, shared(b, &b->shared_gate, "shared_gate", 1),
+                     VIEW_NONE);
+}
+
+/* out += the shared expert, times sigmoid of its gate if it has one. */
+static void build_shared_out(struct build *b, int l, struct view out, uint32_t width)
+{
+    struct view ff = shared(b, &b->shared_ff, "shared_ff", width);
+    if (!build_exists(b, l, "ffn_gate_inp_shexp")) {
+        build_linear_scaled(b, l, "ffn_down_shexp", ff, out, out, b->h.residual_scale);
+        return;
+    }
+    struct view value = shared(b, &b->shared_out, "shared_out", out.width);
+    build_linear(b, l, "ffn_down_shexp", ff, value, VIEW_NONE);
+    struct op gate = {.kind = OP_MUL,
+                      .u.mul = {.a = shared(b, &b->shared_gate, "shared_gate", 1),
+                                .b = value,
+                                .out = value,
+                                .act = ACT_SIGMOID}};
+    program_emit(b->program, &gate, "%d.shared_scale", l);
+    struct op add = {
+        .kind = OP_ADD,
+        .u.add = {.a = out, .b = value, .out = out, .scale = b->h.residual_scale}};
+    program_emit(b->program, &add, "%d.shared_add", l);
 }
 
 void build_moe(struct build *b, uint32_t index, struct view in, struct view out,
@@ -173,35 +276,21 @@ void build_moe(struct build *b, uint32_t index, struct view in, struct view out,
     struct view route = shared(b, &b->route, "route", 2 * h->n_experts_used);
     struct view hidden =
         shared(b, &b->expert_hidden, "expert_hidden", h->n_experts_used * h->expert_ff);
-    struct op choose = {
-        .kind = OP_ROUTE,
-        .u.route = {.in = in,
-                    .out = route,
-                    .weight = build_weight(b, l, "ffn_gate_inp", h->n_experts, in.width),
-                    .bias = NO_WEIGHT,
-                    .score_bias = NO_WEIGHT,
-                    .score = options->score,
-                    .n_experts = h->n_experts,
-                    .k = h->n_experts_used,
-                    .normalise = options->normalise,
-                    .scale = 1.0f}};
-    program_emit(b->program, &choose, "%d.route", l);
-    struct op op = {
-        .kind = OP_EXPERTS,
-        .u.experts = {.in = in,
-                      .route = route,
-                      .hidden = hidden,
-                      .out = out,
-                      .residual = residual,
-                      .gate = build_experts_stack(b, l, "ffn_gate_exps", h->expert_ff, in.width),
-                      .up = build_experts_stack(b, l, "ffn_up_exps", h->expert_ff, in.width),
-                      .down = build_experts_stack(b, l, "ffn_down_exps", out.width, h->expert_ff),
-                      .gate_bias = NO_WEIGHT,
-                      .up_bias = NO_WEIGHT,
-                      .down_bias = NO_WEIGHT,
-                      .act = h->act,
-                      .k = h->n_experts_used}};
+    build_route(b, l, in, route, options);
+    if (options->shared_ff)
+        build_shared_hidden(b, l, in, options->shared_ff);
+    struct op op = {.kind = OP_EXPERTS,
+                    .u.experts = {.in = in,
+                                  .route = route,
+                                  .hidden = hidden,
+                                  .out = out,
+                                  .residual = residual,
+                                  .act = h->act,
+                                  .k = h->n_experts_used}};
+    bind_experts(b, l, &op.u.experts, options->columns);
     program_emit(b->program, &op, "%d.experts", l);
+    if (options->shared_ff)
+        build_shared_out(b, l, out, options->shared_ff);
 }
 
 void build_head(struct build *b, const struct head_options *options)

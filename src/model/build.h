@@ -43,6 +43,7 @@ struct hyper {
     uint32_t head_dim, v_head_dim, rope_dims;
     uint32_t n_experts, n_experts_used, expert_ff;
     float norm_eps;
+    float residual_scale; /* of what a block adds to its residual; 1 unless an architecture says */
     enum activation act;
     struct layer layers[MODEL_LAYERS_MAX];
 };
@@ -58,6 +59,7 @@ struct build {
     struct hyper h;
     /* Shared buffers; blocks make theirs on first use. */
     int32_t x, normed, q, k, v, attn, ff, route, expert_hidden;
+    int32_t shared_ff, shared_gate, shared_out;
     enum rope_style rope_style;
 };
 
@@ -90,9 +92,24 @@ int32_t build_table(struct build *b, const char *role, uint32_t rows, uint32_t c
 int32_t build_vector(struct build *b, int layer, const char *role, uint32_t n);
 int32_t build_bias(struct build *b, int layer, const char *role, uint32_t n);
 bool build_exists(struct build *b, int layer, const char *role);
-/* A stack of n_experts matrices: one tensor [n, rows, cols], or HF's experts.E.NAME each. */
+/* Rows [first, first + rows) of a matrix [total, cols]. */
+int32_t build_weight_rows(struct build *b, int layer, const char *role, uint32_t total,
+                          uint32_t first, uint32_t rows, uint32_t cols);
+/* The n values of a small tensor as floats in the build's arena; NULL after an error. */
+float *build_read(struct build *b, int layer, const char *role, const char *suffix, uint32_t n);
+/* The same as a constant [1, n]. */
+int32_t build_values(struct build *b, int layer, const char *role, const char *suffix, uint32_t n);
+/* A stack of n_experts matrices: one tensor [n, rows, cols], HF's experts.E.NAME each, or half of
+ * "ffn_gate_up_exps" [n, 2 rows, cols]. */
 int32_t build_experts_stack(struct build *b, int layer, const char *role, uint32_t rows,
                             uint32_t cols);
+/* The same from a tensor [n, cols, rows * step] with inputs along the rows: output r is its column
+ * first + r * step. Copied. */
+int32_t build_experts_columns(struct build *b, int layer, const char *role, uint32_t first,
+                              uint32_t step, uint32_t rows, uint32_t cols);
+/* Biases of all experts, every step-th of a tensor [n_experts, n * step]; NO_WEIGHT if absent. */
+int32_t build_experts_bias(struct build *b, int layer, const char *role, uint32_t first,
+                           uint32_t step, uint32_t n);
 
 /* ---- rope ------------------------------------------------------------------------------------- */
 
@@ -115,12 +132,18 @@ void build_norm(struct build *b, int layer, const char *role, struct view in, st
 void build_linear(struct build *b, int layer, const char *role, struct view in, struct view out,
                   struct view residual);
 
+/* The same, times scale before the residual is added. */
+void build_linear_scaled(struct build *b, int layer, const char *role, struct view in,
+                         struct view out, struct view residual, float scale);
+
 struct attention_options {
     float scale;         /* 0: 1/sqrt(head_dim) */
     bool head_norms;     /* q and k normalised per head ("attn_q_norm", "attn_k_norm") */
     float weight_offset; /* of those norms */
 };
-/* in -> projections, norms, rope, append, attention -> out = residual + output projection. */
+/* in -> projections, norms, rope, append, attention -> out = residual + output projection. Norms of q
+ * and k are per head or over all heads, by their weight's length; sinks ("attn_sinks") where they
+ * exist. */
 void build_attention(struct build *b, uint32_t layer, struct view in, struct view out,
                      struct view residual, const struct attention_options *options);
 /* Gated FFN by "ffn_gate", "ffn_up", "ffn_down". */
@@ -130,8 +153,14 @@ void build_ffn(struct build *b, uint32_t layer, struct view in, struct view out,
 struct moe_options {
     enum route_score score;
     bool normalise;
+    float least_sum; /* see op_route */
+    float scale; /* of the chosen weights; 0: 1 */
+    uint32_t n_groups, k_groups, group_best;
+    uint32_t shared_ff; /* width of an expert that sees every row ("ffn_gate_shexp", ...); 0: none */
+    bool columns;       /* gpt-oss in HF: gate and up interleaved, inputs along the rows */
 };
-/* "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps". */
+/* "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"; where they exist, biases, the
+ * score bias "exp_probs_b" and the shared expert's gate "ffn_gate_inp_shexp". */
 void build_moe(struct build *b, uint32_t layer, struct view in, struct view out,
                struct view residual, const struct moe_options *options);
 

@@ -172,18 +172,31 @@ static void need(struct build *b, const char *name, uint64_t value, uint64_t lea
                      (unsigned long long)most);
 }
 
+/* The first of several HF keys that is there and not 0. */
+static uint32_t first_u32(struct build *b, const char *gguf_key, const char *const *hf_keys)
+{
+    if (b->gguf)
+        return build_u32(b, gguf_key, NULL, 0);
+    uint32_t value = 0;
+    for (; *hf_keys && value == 0; hf_keys++)
+        value = build_u32(b, NULL, *hf_keys, 0);
+    return value;
+}
+
 void build_hyper(struct build *b)
 {
+    static const char *const expert_counts[] = {"num_experts", "num_local_experts",
+                                                "n_routed_experts", "moe_num_experts", NULL};
+    static const char *const used_counts[] = {"num_experts_per_tok", "moe_k", "top_k_experts", NULL};
     struct hyper *h = &b->h;
     h->n_layers = build_need_u32(b, "block_count", "num_hidden_layers");
     h->width = build_need_u32(b, "embedding_length", "hidden_size");
     h->n_ff = build_item_u32(b, "feed_forward_length", "intermediate_size", 0, 0);
     h->n_context = build_u32(b, "context_length", "max_position_embeddings", 2048);
     h->norm_eps = (float)build_f64(b, "attention.layer_norm_rms_epsilon", "rms_norm_eps", 1e-6);
-    h->n_experts = build_u32(b, "expert_count", "num_experts", 0);
-    if (!b->gguf && h->n_experts == 0)
-        h->n_experts = build_u32(b, NULL, "num_local_experts", 0);
-    h->n_experts_used = build_u32(b, "expert_used_count", "num_experts_per_tok", 0);
+    h->residual_scale = 1.0f;
+    h->n_experts = first_u32(b, "expert_count", expert_counts);
+    h->n_experts_used = first_u32(b, "expert_used_count", used_counts);
     h->expert_ff = build_u32(b, "expert_feed_forward_length", "moe_intermediate_size", h->n_ff);
     h->act = read_activation(b);
     need(b, "layer count", h->n_layers, 1, MODEL_LAYERS_MAX);

@@ -148,7 +148,7 @@ void build_attention(struct build *b, uint32_t index, struct view in, struct vie
                                     .style = layer->freqs == NO_WEIGHT ? ROPE_NONE : b->rope_style,
                                     .rope_dims = b->h.rope_dims,
                                     .freqs = layer->freqs,
-                                    .magnitude = 1.0f}};
+                                    .magnitude = build_rope_magnitude(b, layer->freqs)}};
     program_emit(b->program, &rope, "%d.rope_kv", l);
     struct op op = {.kind = OP_ATTENTION,
                     .u.attention = {.q = q,

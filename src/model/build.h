@@ -22,6 +22,7 @@
 #include "program/program.h"
 
 #define MODEL_LAYERS_MAX 1024
+#define MODEL_ROPES_MAX  16
 
 struct hf_name {
     const char *role;
@@ -48,6 +49,12 @@ struct hyper {
     struct layer layers[MODEL_LAYERS_MAX];
 };
 
+/* A constant of frequencies, and what rotated values are multiplied by. */
+struct rope {
+    int32_t freqs;
+    float magnitude;
+};
+
 struct build {
     struct checkpoint *checkpoint;
     bool gguf;               /* else Hugging Face */
@@ -61,6 +68,8 @@ struct build {
     int32_t x, normed, q, k, v, attn, ff, route, expert_hidden;
     int32_t shared_ff, shared_gate, shared_out;
     enum rope_style rope_style;
+    struct rope ropes[MODEL_ROPES_MAX];
+    uint32_t n_ropes;
 };
 
 /* ---- hyperparameters: GGUF key below the prefix, HF key in config.json; NULL: not there -------- */
@@ -114,11 +123,18 @@ int32_t build_experts_bias(struct build *b, int layer, const char *role, uint32_
 /* ---- rope ------------------------------------------------------------------------------------- */
 
 /* Frequencies of rope_dims/2 pairs as a constant. layer_type: key of a nested rope_parameters
- * ("full_attention"), or NULL. Scaling kinds: none, linear, llama3 (and GGUF's rope_freqs tensor);
- * others are STATUS_UNSUPPORTED by name. */
+ * ("full_attention"), or NULL. Scaling kinds: none, linear, dynamic, llama3 (and GGUF's rope_freqs
+ * tensor), yarn, longrope; others are STATUS_UNSUPPORTED by name. */
 int32_t build_rope(struct build *b, const char *layer_type, double default_theta);
 /* The same with a base given and no scaling. */
 int32_t build_rope_plain(struct build *b, const char *name, double theta);
+/* Rope of layers with a sliding window where it differs: HF's nested "sliding_attention" or
+ * rope_local_base_freq, GGUF's rope.freq_base_swa; no scaling but what is nested. */
+int32_t build_rope_local(struct build *b, double default_theta);
+/* Of a constant made by the functions above; 1 for any other. */
+float build_rope_magnitude(const struct build *b, int32_t freqs);
+/* HF: how many columns of a head turn, by partial_rotary_factor or rotary_pct (1 if absent). */
+uint32_t build_rope_dims(struct build *b, uint32_t head_dim);
 
 /* ---- blocks ----------------------------------------------------------------------------------- */
 

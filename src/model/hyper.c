@@ -212,7 +212,8 @@ void build_hyper(struct build *b)
     uint32_t heads = h->n_layers && h->layers[0].n_heads ? h->layers[0].n_heads : 1;
     h->head_dim = build_u32(b, "attention.key_length", "head_dim", h->width / heads);
     h->v_head_dim = build_u32(b, "attention.value_length", "head_dim", h->head_dim);
-    h->rope_dims = build_u32(b, "rope.dimension_count", NULL, h->head_dim);
+    h->rope_dims = b->gguf ? build_u32(b, "rope.dimension_count", NULL, h->head_dim)
+                           : build_rope_dims(b, h->head_dim);
     need(b, "head width", h->head_dim, 1, 1u << 16);
     need(b, "value head width", h->v_head_dim, 1, 1u << 16);
     need(b, "head count", heads, 1, 1u << 16);

@@ -20,20 +20,11 @@ static bool is_local(struct build *b, uint32_t layer)
     return pattern == 0 || (layer + 1) % pattern != 0;
 }
 
-/* Local layers: plain rope of a smaller base, named three ways. */
-static int32_t local_rope(struct build *b)
-{
-    const json_t *parameters = json_object_get(b->config, "rope_parameters");
-    if (!b->gguf && json_object_get(parameters, "sliding_attention"))
-        return build_rope(b, "sliding_attention", 10000.0);
-    return build_rope_plain(b, "sliding_attention",
-                            build_f64(b, "rope.freq_base_swa", "rope_local_base_freq", 10000.0));
-}
-
 static void plan_layers(struct build *b)
 {
     uint32_t window = build_need_u32(b, "attention.sliding_window", "sliding_window");
-    int32_t global = build_rope(b, "full_attention", 1000000.0), local = local_rope(b);
+    int32_t global = build_rope(b, "full_attention", 1000000.0),
+            local = build_rope_local(b, 10000.0);
     for (uint32_t i = 0; i < b->h.n_layers; i++) {
         bool is = is_local(b, i);
         b->h.layers[i].freqs = is ? local : global;

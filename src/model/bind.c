@@ -148,7 +148,7 @@ void bind_fail_shape(struct build *b, const struct tensor *t, uint32_t rows, uin
 }
 
 int32_t bind_parts(struct build *b, const struct tensor *tensor, enum weight_role role,
-                          uint32_t count, uint32_t rows, uint32_t cols, const void *const *parts)
+                   uint32_t count, uint32_t rows, uint32_t cols, const void *const *parts)
 {
     const struct tensor_type_info *type = tensor_type_info(tensor->type);
     if (!type || !type->decode) {

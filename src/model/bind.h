@@ -5,7 +5,8 @@
 #include "model/build.h"
 
 /* The tensor of a role of one expert in a Hugging Face checkpoint; NULL if absent. */
-const struct tensor *bind_find_expert(struct build *b, int layer, const char *role, uint32_t expert);
+const struct tensor *bind_find_expert(struct build *b, int layer, const char *role,
+                                      uint32_t expert);
 /* Record the error that a tensor is not there, or not of the shape that is wanted. */
 void bind_fail_missing(struct build *b, int layer, const char *role, const char *suffix);
 void bind_fail_shape(struct build *b, const struct tensor *tensor, uint32_t rows, uint32_t cols);

@@ -262,9 +262,8 @@ static void build_shared_out(struct build *b, int l, struct view out, uint32_t w
                                 .out = value,
                                 .act = ACT_SIGMOID}};
     program_emit(b->program, &gate, "%d.shared_scale", l);
-    struct op add = {
-        .kind = OP_ADD,
-        .u.add = {.a = out, .b = value, .out = out, .scale = b->h.residual_scale}};
+    struct op add = {.kind = OP_ADD,
+                     .u.add = {.a = out, .b = value, .out = out, .scale = b->h.residual_scale}};
     program_emit(b->program, &add, "%d.shared_add", l);
 }
 

@@ -68,6 +68,7 @@ struct build {
     int32_t x, normed, q, k, v, attn, ff, route, expert_hidden;
     int32_t shared_ff, shared_gate, shared_out;
     enum rope_style rope_style;
+    bool yarn_exact; /* GGUF does not say it: the ends of YaRN's ramp are not rounded */
     struct rope ropes[MODEL_ROPES_MAX];
     uint32_t n_ropes;
 };
@@ -170,10 +171,11 @@ struct moe_options {
     enum route_score score;
     bool normalise;
     float least_sum; /* see op_route */
-    float scale; /* of the chosen weights; 0: 1 */
+    float scale;     /* of the chosen weights; 0: 1 */
     uint32_t n_groups, k_groups, group_best;
-    uint32_t shared_ff; /* width of an expert that sees every row ("ffn_gate_shexp", ...); 0: none */
-    bool columns;       /* gpt-oss in HF: gate and up interleaved, inputs along the rows */
+    uint32_t
+        shared_ff; /* width of an expert that sees every row ("ffn_gate_shexp", ...); 0: none */
+    bool columns;  /* gpt-oss in HF: gate and up interleaved, inputs along the rows */
 };
 /* "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"; where they exist, biases, the
  * score bias "exp_probs_b" and the shared expert's gate "ffn_gate_inp_shexp". */

@@ -187,7 +187,8 @@ void build_hyper(struct build *b)
 {
     static const char *const expert_counts[] = {"num_experts", "num_local_experts",
                                                 "n_routed_experts", "moe_num_experts", NULL};
-    static const char *const used_counts[] = {"num_experts_per_tok", "moe_k", "top_k_experts", NULL};
+    static const char *const used_counts[] = {"num_experts_per_tok", "moe_k", "top_k_experts",
+                                              NULL};
     struct hyper *h = &b->h;
     h->n_layers = build_need_u32(b, "block_count", "num_hidden_layers");
     h->width = build_need_u32(b, "embedding_length", "hidden_size");

@@ -129,7 +129,7 @@ static struct scaling read_gguf(struct build *b, double *theta)
             build_f64(b, "rope.scaling.original_context_length", NULL, (double)b->h.n_context),
         .beta_fast = build_f64(b, "rope.scaling.yarn_beta_fast", NULL, 32.0),
         .beta_slow = build_f64(b, "rope.scaling.yarn_beta_slow", NULL, 1.0),
-        .truncate = true,
+        .truncate = !b->yarn_exact,
     };
     double attention = build_f64(b, "rope.scaling.attn_factor", NULL, 0.0);
     /* A tenth of mscale_all_dim; the models that have it scale scores instead of rotated values. */
@@ -369,6 +369,8 @@ uint32_t build_rope_dims(struct build *b, uint32_t head_dim)
     const json_t *full = json_object_get(parameters, "full_attention");
     double part =
         number(b, b->config, "partial_rotary_factor", number(b, b->config, "rotary_pct", 1.0));
+    if (!parameters) /* the old dialect of some counts columns */
+        part = number(b, b->config, "rotary_dim", part * head_dim) / head_dim;
     part = number(b, parameters, "partial_rotary_factor", part);
     part = number(b, full, "partial_rotary_factor", part);
     if (!(part > 0.0 && part <= 1.0)) {

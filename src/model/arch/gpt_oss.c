@@ -33,8 +33,7 @@ static void build_gpt_oss(struct build *b)
     build_groups(b, 0);
     build_embedding(b, 1.0f);
     const struct attention_options attention = {0};
-    const struct moe_options moe = {
-        .score = ROUTE_SOFTMAX, .normalise = true, .columns = !b->gguf};
+    const struct moe_options moe = {.score = ROUTE_SOFTMAX, .normalise = true, .columns = !b->gguf};
     struct view x = build_x(b), normed = build_normed(b);
     for (uint32_t i = 0; i < b->h.n_layers; i++) {
         build_norm(b, (int)i, "attn_norm", x, normed, x.width, 0.0f);

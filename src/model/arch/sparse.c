@@ -9,11 +9,11 @@
 struct traits {
     enum route_score score;
     bool head_norms;
-    bool normalise;          /* where config.json and metadata do not say */
-    double least_sum;        /* that weights are divided by */
-    bool pairs;              /* GGUF rows of q and k are ordered for neighbouring pairs */
-    bool pairs_hf;           /* so are those of Hugging Face */
-    const char *shared_key;  /* HF: width of the shared expert, NULL: a number of experts */
+    bool normalise;         /* where config.json and metadata do not say */
+    double least_sum;       /* that weights are divided by */
+    bool pairs;             /* GGUF rows of q and k are ordered for neighbouring pairs */
+    bool pairs_hf;          /* so are those of Hugging Face */
+    const char *shared_key; /* HF: width of the shared expert, NULL: a number of experts */
     const char *shared_count;
 };
 
@@ -57,8 +57,8 @@ static void build_sparse(struct build *b, const struct traits *t)
     for (uint32_t i = 0; i < b->h.n_layers; i++) {
         build_norm(b, (int)i, "attn_norm", x, normed, x.width, 0.0f);
         build_attention(b, i, normed, x, x, &attention);
-        const char *norm = build_exists(b, (int)i, "post_attention_norm") ? "post_attention_norm"
-                                                                          : "ffn_norm";
+        const char *norm =
+            build_exists(b, (int)i, "post_attention_norm") ? "post_attention_norm" : "ffn_norm";
         build_norm(b, (int)i, norm, x, normed, x.width, 0.0f);
         if (build_exists(b, (int)i, "ffn_gate_inp"))
             build_moe(b, i, normed, x, x, &moe);
@@ -140,8 +140,8 @@ const struct architecture arch_ernie4_5_moe = {"ernie4.5-moe", ernie_gguf, ernie
 
 static void build_minimax_m2(struct build *b)
 {
-    build_sparse(b, &(struct traits){
-                        .score = ROUTE_SIGMOID, .head_norms = true, .normalise = true});
+    build_sparse(b,
+                 &(struct traits){.score = ROUTE_SIGMOID, .head_norms = true, .normalise = true});
 }
 
 static const struct hf_name minimax_names[] = {

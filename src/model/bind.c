@@ -30,13 +30,21 @@ static const struct hf_name common_names[] = {
     {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
     {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
     {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
+    {"layers", "layers"},
     {"exp_probs_b", "mlp.gate.e_score_correction_bias"},
     {NULL, NULL},
 };
 
 /* Where the text decoder sits in a Hugging Face checkpoint; the first that fits is used. */
-static const char *const hf_prefixes[] = {"model.", "", "language_model.model.",
-                                          "model.language_model.", "backbone."};
+static const char *const hf_prefixes[] = {"model.",
+                                          "",
+                                          "language_model.model.",
+                                          "model.language_model.",
+                                          "backbone.",
+                                          "transformer.",
+                                          "gpt_neox.",
+                                          "bert.",
+                                          "roberta."};
 
 static const char *hf_name(const struct build *b, const char *role)
 {
@@ -85,7 +93,8 @@ static const struct tensor *find_hf(struct build *b, int layer, const char *role
     else
         snprintf(part, sizeof part, "%s", pattern);
     for (size_t i = 0; i < sizeof hf_prefixes / sizeof *hf_prefixes; i++) {
-        snprintf(prefix, sizeof prefix, "%s%s", hf_prefixes[i], layer >= 0 ? "layers." : "");
+        snprintf(prefix, sizeof prefix, "%s%s%s", hf_prefixes[i],
+                 layer >= 0 ? hf_name(b, "layers") : "", layer >= 0 ? "." : "");
         const struct tensor *tensor = find_joined(b, prefix, layer, part, suffix);
         if (tensor)
             return tensor;
@@ -226,6 +235,47 @@ int32_t build_weight_rows(struct build *b, int layer, const char *role, uint32_t
         return NO_WEIGHT;
     }
     const void *part = (const uint8_t *)tensor->data + first * row_bytes;
+    return bind_parts(b, tensor, WEIGHT_MATRIX, 1, rows, cols, &part);
+}
+
+int32_t build_bias_rows(struct build *b, int layer, const char *role, uint32_t total,
+                        uint32_t first, uint32_t n)
+{
+    const struct tensor *tensor = build_find(b, layer, role, "bias");
+    if (!tensor)
+        return NO_WEIGHT;
+    const struct tensor_type_info *type = tensor_type_info(tensor->type);
+    if (!bind_shape_is(tensor, 1, total) || first > total || n > total - first || !type ||
+        type->block_elements != 1) {
+        bind_fail_shape(b, tensor, 1, total);
+        return NO_WEIGHT;
+    }
+    const void *part = (const uint8_t *)tensor->data + (size_t)first * type->block_bytes;
+    return bind_parts(b, tensor, WEIGHT_VECTOR, 1, 1, n, &part);
+}
+
+int32_t build_weight_transposed(struct build *b, int layer, const char *role, uint32_t rows,
+                                uint32_t cols)
+{
+    const struct tensor *tensor = build_find(b, layer, role, "weight");
+    if (!tensor) {
+        bind_fail_missing(b, layer, role, "weight");
+        return NO_WEIGHT;
+    }
+    const struct tensor_type_info *type = tensor_type_info(tensor->type);
+    if (!bind_shape_is(tensor, cols, rows) || !type || type->block_elements != 1) {
+        bind_fail_shape(b, tensor, cols, rows);
+        return NO_WEIGHT;
+    }
+    size_t size = type->block_bytes;
+    char *turned = program_memory(b->program, (size_t)rows * cols * size);
+    if (!turned)
+        return NO_WEIGHT;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < cols; c++)
+            memcpy(turned + (r * cols + c) * size,
+                   (const char *)tensor->data + (c * rows + r) * size, size);
+    const void *part = turned;
     return bind_parts(b, tensor, WEIGHT_MATRIX, 1, rows, cols, &part);
 }
 

@@ -74,16 +74,32 @@ void build_embedding(struct build *b, float scale)
     program_emit(b->program, &op, "embed");
 }
 
+void build_positions(struct build *b, uint32_t offset)
+{
+    struct view x = build_x(b);
+    const struct tensor *table = build_find(b, -1, "position_embd", "weight");
+    const struct tensor *types = build_find(b, -1, "token_types", "weight");
+    struct op op = {
+        .kind = OP_POSITION,
+        .u.position = {.in = x, .out = x, .table = NO_WEIGHT, .bias = NO_WEIGHT, .offset = offset}};
+    if (table && table->n_dims == 2 && table->dims[0] <= UINT32_MAX)
+        op.u.position.table = build_table(b, "position_embd", (uint32_t)table->dims[0], x.width);
+    if (types && types->n_dims == 2 && types->dims[0] <= UINT32_MAX)
+        op.u.position.bias =
+            build_weight_rows(b, -1, "token_types", (uint32_t)types->dims[0], 0, 1, x.width);
+    program_emit(b->program, &op, "positions");
+}
+
 void build_norm(struct build *b, int layer, const char *role, struct view in, struct view out,
                 uint32_t group, float weight_offset)
 {
     struct op op = {.kind = OP_NORM,
                     .u.norm = {.in = in,
                                .out = out,
-                               .kind = NORM_RMS,
+                               .kind = b->h.norm,
                                .group = group,
                                .weight = build_vector(b, layer, role, group),
-                               .bias = NO_WEIGHT,
+                               .bias = build_bias(b, layer, role, group),
                                .weight_offset = weight_offset,
                                .eps = b->h.norm_eps}};
     if (layer >= 0)
@@ -119,6 +135,123 @@ static uint32_t norm_group(struct build *b, int layer, const char *role, uint32_
     return weight && weight->n_dims == 1 && weight->dims[0] == width ? width : head;
 }
 
+/* Rows [first, first + out.width) of a fused matrix of `total`. */
+static void linear_rows(struct build *b, int layer, const char *role, uint32_t total,
+                        uint32_t first, struct view in, struct view out)
+{
+    struct op op = {
+        .kind = OP_LINEAR,
+        .u.linear = {.in = in,
+                     .out = out,
+                     .residual = VIEW_NONE,
+                     .weight = build_weight_rows(b, layer, role, total, first, out.width, in.width),
+                     .bias = build_bias_rows(b, layer, role, total, first, out.width),
+                     .scale = 1.0f}};
+    program_emit(b->program, &op, "%d.%s", layer, role);
+}
+
+/* One part of every head, [heads][q, k, v] -> [heads]. */
+static void take_part(struct build *b, int layer, struct view from, struct view to, uint32_t heads,
+                      uint32_t column)
+{
+    struct op op = {.kind = OP_HEADS,
+                    .u.heads = {.in = from,
+                                .out = to,
+                                .weight = NO_WEIGHT,
+                                .n_heads = heads,
+                                .in_column = column,
+                                .in_width = to.width / heads,
+                                .out_width = to.width / heads}};
+    program_emit(b->program, &op, "%d.attn_part", layer);
+}
+
+static void build_qkv(struct build *b, uint32_t index, struct view in, struct view q, struct view k,
+                      struct view v, bool by_head)
+{
+    int l = (int)index;
+    uint32_t heads = b->h.layers[index].n_heads, total = q.width + k.width + v.width;
+    if (!build_exists(b, l, "attn_qkv")) {
+        build_linear(b, l, "attn_q", in, q, VIEW_NONE);
+        build_linear(b, l, "attn_k", in, k, VIEW_NONE);
+        build_linear(b, l, "attn_v", in, v, VIEW_NONE);
+    } else if (by_head) {
+        struct view all = shared(b, &b->qkv, "qkv", total);
+        build_linear(b, l, "attn_qkv", in, all, VIEW_NONE);
+        take_part(b, l, all, q, heads, 0);
+        take_part(b, l, all, k, heads, q.width / heads);
+        take_part(b, l, all, v, heads, (q.width + k.width) / heads);
+    } else {
+        linear_rows(b, l, "attn_qkv", total, 0, in, q);
+        linear_rows(b, l, "attn_qkv", total, q.width, in, k);
+        linear_rows(b, l, "attn_qkv", total, q.width + k.width, in, v);
+    }
+}
+
+static void build_qk_norms(struct build *b, int l, struct view q, struct view k, float offset)
+{
+    uint32_t head = b->h.head_dim;
+    build_norm(b, l, "attn_q_norm", q, q, norm_group(b, l, "attn_q_norm", q.width, head), offset);
+    build_norm(b, l, "attn_k_norm", k, k, norm_group(b, l, "attn_k_norm", k.width, head), offset);
+}
+
+/* k and v VIEW_NONE: only turns the heads of q. */
+static void build_rope_kv(struct build *b, uint32_t index, struct view q, struct view k,
+                          struct view v, bool turn)
+{
+    const struct layer *layer = &b->h.layers[index];
+    struct op op = {
+        .kind = OP_ROPE_KV,
+        .u.rope_kv = {.q = q,
+                      .k = k,
+                      .v = v,
+                      .n_heads = q.width / b->h.head_dim,
+                      .group = layer->group,
+                      .layer = layer->group_layer,
+                      .style = !turn || layer->freqs == NO_WEIGHT ? ROPE_NONE : b->rope_style,
+                      .rope_dims = b->h.rope_dims,
+                      .freqs = layer->freqs,
+                      .magnitude = build_rope_magnitude(b, layer->freqs)}};
+    program_emit(b->program, &op, "%d.rope_kv", (int)index);
+}
+
+static void build_scores(struct build *b, uint32_t index, struct view q, struct view attn,
+                         const struct attention_options *options)
+{
+    const struct layer *layer = &b->h.layers[index];
+    int l = (int)index;
+    float scale = options->scale != 0.0f ? options->scale : 1.0f / sqrtf((float)b->h.head_dim);
+    struct op op = {
+        .kind = OP_ATTENTION,
+        .u.attention = {.q = q,
+                        .out = attn,
+                        .n_heads = layer->n_heads,
+                        .group = layer->group,
+                        .layer = layer->group_layer,
+                        .window = layer->window,
+                        .ahead = options->both_ways && layer->window ? layer->window - 1 : 0,
+                        .scale = scale,
+                        .softcap = options->softcap,
+                        .sinks = build_exists(b, l, "attn_sinks")
+                                     ? build_vector(b, l, "attn_sinks", layer->n_heads)
+                                     : NO_WEIGHT}};
+    program_emit(b->program, &op, "%d.attention", l);
+}
+
+void build_attention_core(struct build *b, uint32_t index, struct view q, struct view k,
+                          struct view v, struct view out, const struct attention_options *options)
+{
+    if (options->norms_last) {
+        build_rope_kv(b, index, q, VIEW_NONE, VIEW_NONE, true);
+        build_rope_kv(b, index, k, VIEW_NONE, VIEW_NONE, true);
+    }
+    if (options->head_norms)
+        build_qk_norms(b, (int)index, q, k, options->weight_offset);
+    build_rope_kv(b, index, q, k, v, !options->norms_last);
+    build_scores(b, index, q, out, options);
+    if (build_exists(b, (int)index, "attn_sub_norm"))
+        build_norm(b, (int)index, "attn_sub_norm", out, out, out.width, 0.0f);
+}
+
 void build_attention(struct build *b, uint32_t index, struct view in, struct view out,
                      struct view residual, const struct attention_options *options)
 {
@@ -128,42 +261,50 @@ void build_attention(struct build *b, uint32_t index, struct view in, struct vie
     struct view k = shared(b, &b->k, "k", layer->n_kv_heads * head);
     struct view v = shared(b, &b->v, "v", layer->n_kv_heads * v_head);
     struct view attn = shared(b, &b->attn, "attn", layer->n_heads * v_head);
-    int l = (int)index;
-    build_linear(b, l, "attn_q", in, q, VIEW_NONE);
-    build_linear(b, l, "attn_k", in, k, VIEW_NONE);
-    build_linear(b, l, "attn_v", in, v, VIEW_NONE);
-    if (options->head_norms) {
-        build_norm(b, l, "attn_q_norm", q, q, norm_group(b, l, "attn_q_norm", q.width, head),
-                   options->weight_offset);
-        build_norm(b, l, "attn_k_norm", k, k, norm_group(b, l, "attn_k_norm", k.width, head),
-                   options->weight_offset);
+    build_qkv(b, index, in, q, k, v, options->qkv_by_head);
+    build_attention_core(b, index, q, k, v, attn, options);
+    build_linear_scaled(b, (int)index, "attn_output", attn, out, residual, b->h.residual_scale);
+}
+
+/* ---- feed-forward ----------------------------------------------------------------------------- */
+
+static void build_gated(struct build *b, int l, struct view in, struct view ff, bool fused)
+{
+    uint32_t n = ff.width, total = 2 * n;
+    struct op op = {.kind = OP_GATED, .u.gated = {.in = in, .out = ff, .act = b->h.act}};
+    struct op_gated *o = &op.u.gated;
+    if (fused) {
+        o->gate = build_weight_rows(b, l, "ffn_up", total, 0, n, in.width);
+        o->up = build_weight_rows(b, l, "ffn_up", total, n, n, in.width);
+        o->gate_bias = build_bias_rows(b, l, "ffn_up", total, 0, n);
+        o->up_bias = build_bias_rows(b, l, "ffn_up", total, n, n);
+    } else {
+        o->gate = build_weight(b, l, "ffn_gate", n, in.width);
+        o->up = build_weight(b, l, "ffn_up", n, in.width);
+        o->gate_bias = build_bias(b, l, "ffn_gate", n);
+        o->up_bias = build_bias(b, l, "ffn_up", n);
     }
-    struct op rope = {.kind = OP_ROPE_KV,
-                      .u.rope_kv = {.q = q,
-                                    .k = k,
-                                    .v = v,
-                                    .n_heads = layer->n_heads,
-                                    .group = layer->group,
-                                    .layer = layer->group_layer,
-                                    .style = layer->freqs == NO_WEIGHT ? ROPE_NONE : b->rope_style,
-                                    .rope_dims = b->h.rope_dims,
-                                    .freqs = layer->freqs,
-                                    .magnitude = build_rope_magnitude(b, layer->freqs)}};
-    program_emit(b->program, &rope, "%d.rope_kv", l);
-    struct op op = {.kind = OP_ATTENTION,
-                    .u.attention = {.q = q,
-                                    .out = attn,
-                                    .n_heads = layer->n_heads,
-                                    .group = layer->group,
-                                    .layer = layer->group_layer,
-                                    .window = layer->window,
-                                    .scale = options->scale != 0.0f ? options->scale
-                                                                    : 1.0f / sqrtf((float)head),
-                                    .sinks = build_exists(b, l, "attn_sinks")
-                                                 ? build_vector(b, l, "attn_sinks", layer->n_heads)
-                                                 : NO_WEIGHT}};
-    program_emit(b->program, &op, "%d.attention", l);
-    build_linear_scaled(b, l, "attn_output", attn, out, residual, b->h.residual_scale);
+    program_emit(b->program, &op, "%d.ffn_gate_up", l);
+}
+
+static void build_plain_up(struct build *b, uint32_t index, struct view in, struct view ff)
+{
+    int l = (int)index;
+    bool apart = b->h.act == ACT_XIELU;
+    struct op op = {.kind = OP_LINEAR,
+                    .u.linear = {.in = in,
+                                 .out = ff,
+                                 .residual = VIEW_NONE,
+                                 .weight = build_weight(b, l, "ffn_up", ff.width, in.width),
+                                 .bias = build_bias(b, l, "ffn_up", ff.width),
+                                 .act = apart ? ACT_NONE : b->h.act,
+                                 .scale = 1.0f}};
+    program_emit(b->program, &op, "%d.ffn_up", l);
+    if (!apart)
+        return;
+    op = (struct op){.kind = OP_ACTIVATE, .u.activate = {.in = ff, .out = ff, .act = b->h.act}};
+    memcpy(op.u.activate.parameters, b->h.layers[index].xielu, sizeof op.u.activate.parameters);
+    program_emit(b->program, &op, "%d.ffn_act", l);
 }
 
 void build_ffn(struct build *b, uint32_t index, struct view in, struct view out,
@@ -171,17 +312,18 @@ void build_ffn(struct build *b, uint32_t index, struct view in, struct view out,
 {
     int l = (int)index;
     struct view ff = shared(b, &b->ff, "ff", b->h.n_ff);
-    struct op op = {.kind = OP_GATED,
-                    .u.gated = {.in = in,
-                                .out = ff,
-                                .gate = build_weight(b, l, "ffn_gate", ff.width, in.width),
-                                .up = build_weight(b, l, "ffn_up", ff.width, in.width),
-                                .gate_bias = build_bias(b, l, "ffn_gate", ff.width),
-                                .up_bias = build_bias(b, l, "ffn_up", ff.width),
-                                .act = b->h.act}};
-    program_emit(b->program, &op, "%d.ffn_gate_up", l);
+    const struct tensor *up = build_find(b, l, "ffn_up", "weight");
+    bool fused = up && up->n_dims == 2 && up->dims[0] == 2 * (uint64_t)ff.width;
+    if (fused || build_exists(b, l, "ffn_gate"))
+        build_gated(b, l, in, ff, fused);
+    else
+        build_plain_up(b, index, in, ff);
+    if (build_exists(b, l, "ffn_sub_norm"))
+        build_norm(b, l, "ffn_sub_norm", ff, ff, ff.width, 0.0f);
     build_linear_scaled(b, l, "ffn_down", ff, out, residual, b->h.residual_scale);
 }
+
+/* ---- experts ---------------------------------------------------------------------------------- */
 
 static void build_route(struct build *b, int l, struct view in, struct view route,
                         const struct moe_options *options)
@@ -295,14 +437,16 @@ void build_moe(struct build *b, uint32_t index, struct view in, struct view out,
 void build_head(struct build *b, const struct head_options *options)
 {
     struct program *p = b->program;
-    int32_t last = program_buffer(p, "out_x", b->h.width, ROWS_OUTPUT);
     p->hidden = program_buffer(p, "hidden", b->h.width, ROWS_OUTPUT);
+    int32_t last =
+        options->no_norm ? p->hidden : program_buffer(p, "out_x", b->h.width, ROWS_OUTPUT);
     struct op select = {.kind = OP_SELECT,
                         .u.select = {.in = build_x(b), .out = program_view(p, last)}};
     program_emit(p, &select, "select");
-    build_norm(b, -1, options->norm_role ? options->norm_role : "output_norm",
-               program_view(p, last), program_view(p, p->hidden), b->h.width,
-               options->weight_offset);
+    if (!options->no_norm)
+        build_norm(b, -1, options->norm_role ? options->norm_role : "output_norm",
+                   program_view(p, last), program_view(p, p->hidden), b->h.width,
+                   options->weight_offset);
     if (options->embedding_only)
         return;
     p->logits = program_buffer(p, "logits", b->h.n_vocab, ROWS_OUTPUT);
@@ -311,8 +455,8 @@ void build_head(struct build *b, const struct head_options *options)
                     .u.logits = {.in = program_view(p, p->hidden),
                                  .out = program_view(p, p->logits),
                                  .weight = build_table(b, role, b->h.n_vocab, b->h.width),
-                                 .bias = NO_WEIGHT,
-                                 .scale = 1.0f,
+                                 .bias = build_bias(b, -1, "output", b->h.n_vocab),
+                                 .scale = options->scale != 0.0f ? options->scale : 1.0f,
                                  .softcap = options->softcap}};
     program_emit(p, &op, "logits");
 }

@@ -36,6 +36,7 @@ struct layer {
     uint32_t n_heads, n_kv_heads;
     uint32_t window;             /* 0: full attention */
     int32_t freqs;               /* rope frequencies (constant), NO_WEIGHT: none */
+    float xielu[4];              /* ACT_XIELU: its parameters, see program.h */
     uint32_t group, group_layer; /* filled in by build_groups() */
 };
 
@@ -44,6 +45,7 @@ struct hyper {
     uint32_t head_dim, v_head_dim, rope_dims;
     uint32_t n_experts, n_experts_used, expert_ff;
     float norm_eps;
+    enum norm_kind norm;  /* NORM_RMS unless an architecture says */
     float residual_scale; /* of what a block adds to its residual; 1 unless an architecture says */
     enum activation act;
     struct layer layers[MODEL_LAYERS_MAX];
@@ -65,7 +67,7 @@ struct build {
     struct program *program;
     struct hyper h;
     /* Shared buffers; blocks make theirs on first use. */
-    int32_t x, normed, q, k, v, attn, ff, route, expert_hidden;
+    int32_t x, normed, qkv, q, k, v, attn, ff, route, expert_hidden;
     int32_t shared_ff, shared_gate, shared_out;
     enum rope_style rope_style;
     bool yarn_exact; /* GGUF does not say it: the ends of YaRN's ramp are not rounded */
@@ -85,6 +87,9 @@ bool build_bool(struct build *b, const char *gguf_key, const char *hf_key, bool 
 /* Item of a list, or the value itself if it is no list. */
 uint32_t build_item_u32(struct build *b, const char *gguf_key, const char *hf_key, uint32_t index,
                         uint32_t fallback);
+/* Does the layer see a window only? By HF's layer_types, GGUF's attention.sliding_window_pattern, or
+ * sliding_window_pattern; every pattern-th layer sees all (0: none does) where nothing is said. */
+bool build_is_local(struct build *b, uint32_t layer, uint32_t pattern);
 /* HF: a string, or item `index` of a list of strings; empty if absent. */
 struct str build_hf_str(struct build *b, const char *key, int64_t index);
 
@@ -105,6 +110,12 @@ bool build_exists(struct build *b, int layer, const char *role);
 /* Rows [first, first + rows) of a matrix [total, cols]. */
 int32_t build_weight_rows(struct build *b, int layer, const char *role, uint32_t total,
                           uint32_t first, uint32_t rows, uint32_t cols);
+/* Items [first, first + n) of a bias of `total`; NO_WEIGHT if there is none. */
+int32_t build_bias_rows(struct build *b, int layer, const char *role, uint32_t total,
+                        uint32_t first, uint32_t n);
+/* A matrix [rows, cols] that the checkpoint keeps as [cols, rows]: copied. */
+int32_t build_weight_transposed(struct build *b, int layer, const char *role, uint32_t rows,
+                                uint32_t cols);
 /* The n values of a small tensor as floats in the build's arena; NULL after an error. */
 float *build_read(struct build *b, int layer, const char *role, const char *suffix, uint32_t n);
 /* The same as a constant [1, n]. */
@@ -143,7 +154,11 @@ uint32_t build_rope_dims(struct build *b, uint32_t head_dim);
 void build_groups(struct build *b, uint32_t conv_floats);
 /* x = embedding; scale multiplies it. */
 void build_embedding(struct build *b, float scale);
-/* One norm over whole rows (or heads of `group` columns) by the build's eps. */
+/* x += a learned vector per position ("position_embd", from row `offset` on) and type 0 of
+ * "token_types", whichever exist. */
+void build_positions(struct build *b, uint32_t offset);
+/* One norm over whole rows (or heads of `group` columns) by the build's kind and eps; with a bias
+ * where there is one. */
 void build_norm(struct build *b, int layer, const char *role, struct view in, struct view out,
                 uint32_t group, float weight_offset);
 void build_linear(struct build *b, int layer, const char *role, struct view in, struct view out,
@@ -155,15 +170,23 @@ void build_linear_scaled(struct build *b, int layer, const char *role, struct vi
 
 struct attention_options {
     float scale;         /* 0: 1/sqrt(head_dim) */
+    float softcap;       /* 0: none */
     bool head_norms;     /* q and k normalised per head ("attn_q_norm", "attn_k_norm") */
+    bool norms_last;     /* after the rotation instead of before */
     float weight_offset; /* of those norms */
+    bool qkv_by_head;    /* rows of "attn_qkv" are [head][q, k, v], not [q, k, v][head] */
+    bool both_ways;      /* windows look ahead as far as back */
 };
-/* in -> projections, norms, rope, append, attention -> out = residual + output projection. Norms of q
- * and k are per head or over all heads, by their weight's length; sinks ("attn_sinks") where they
- * exist. */
+/* in -> projections ("attn_qkv", or one each), norms, rope, append, attention, "attn_sub_norm" ->
+ * out = residual + output projection. Norms of q and k are per head or over all heads, by their
+ * weight's length; sinks ("attn_sinks") and the norm of the result where they exist. */
 void build_attention(struct build *b, uint32_t layer, struct view in, struct view out,
                      struct view residual, const struct attention_options *options);
-/* Gated FFN by "ffn_gate", "ffn_up", "ffn_down". */
+/* What lies between the projections: norms, rope, append, attention, "attn_sub_norm". */
+void build_attention_core(struct build *b, uint32_t layer, struct view q, struct view k,
+                          struct view v, struct view out, const struct attention_options *options);
+/* FFN by "ffn_up", "ffn_down", gated where there is a "ffn_gate", or "ffn_up" has twice the rows (the
+ * gate's first), with a norm "ffn_sub_norm" of the hidden values where it exists. */
 void build_ffn(struct build *b, uint32_t layer, struct view in, struct view out,
                struct view residual);
 
@@ -184,12 +207,37 @@ void build_moe(struct build *b, uint32_t layer, struct view in, struct view out,
 
 struct head_options {
     const char *norm_role; /* NULL: "output_norm" */
+    bool no_norm;          /* the last layer has normalised already */
     float weight_offset;
+    float scale; /* of the logits; 0: 1 */
     float softcap;
     bool embedding_only; /* no logits */
 };
 /* Wanted rows -> final norm -> logits ("output", or the embedding table where tied). */
 void build_head(struct build *b, const struct head_options *options);
+
+/* How a layer's two halves f (attention, FFN) meet the residual. */
+enum residual_shape {
+    SHAPE_PRE,      /* x += f(norm x): "attn_norm", "ffn_norm" */
+    SHAPE_PARALLEL, /* both halves of the same x: "attn_norm", and "ffn_norm" if it exists */
+    SHAPE_POST,     /* x += norm f(x): "post_attention_norm", "post_ffw_norm" */
+    SHAPE_SANDWICH, /* x += norm f(norm x): all four */
+    SHAPE_OUTER,    /* x = norm(x + f(x)): "attn_output_norm", "layer_output_norm" */
+};
+
+struct decoder_options {
+    enum residual_shape shape;
+    float weight_offset;   /* of all norms but those in `attention` and `head` */
+    float embedding_scale; /* 0: 1 */
+    const char *ffn_norm;  /* role; NULL: "ffn_norm" */
+    struct attention_options attention;
+    struct head_options head;
+};
+/* The whole program of a plain decoder: groups, embedding, layers, head. Layers' windows and
+ * frequencies are set before. */
+void build_decoder(struct build *b, const struct decoder_options *options);
+/* Its layers alone. */
+void build_layers(struct build *b, const struct decoder_options *options);
 
 /* The standard buffers as views. */
 struct view build_x(struct build *b);

@@ -18,9 +18,21 @@ static const struct gguf_value *gguf_value(struct build *b, const char *key)
     return full ? gguf_find(checkpoint_gguf(b->checkpoint), full) : NULL;
 }
 
+/* What GPT-2's generation of configs calls the same things. */
+static const struct {
+    const char *key, *old;
+} old_keys[] = {
+    {"num_hidden_layers", "n_layer"},           {"hidden_size", "n_embd"},
+    {"num_attention_heads", "n_head"},          {"intermediate_size", "n_inner"},
+    {"max_position_embeddings", "n_positions"},
+};
+
 static const json_t *hf_value(struct build *b, const char *key)
 {
     const json_t *value = b->gguf || !key ? NULL : json_object_get(b->config, key);
+    for (size_t i = 0; !b->gguf && key && !value && i < sizeof old_keys / sizeof *old_keys; i++)
+        if (strcmp(key, old_keys[i].key) == 0)
+            value = json_object_get(b->config, old_keys[i].old);
     return json_is_null(value) ? NULL : value;
 }
 
@@ -131,20 +143,58 @@ struct str build_hf_str(struct build *b, const char *key, int64_t index)
 static enum activation read_activation(struct build *b)
 {
     /* GGUF leaves the activation to the architecture, whose file overrides SiLU if need be. */
-    struct str name = build_hf_str(b, "hidden_act", -1);
-    if (name.len == 0)
-        name = build_hf_str(b, "hidden_activation", -1);
+    static const char *const keys[] = {"hidden_act", "hidden_activation", "activation_function"};
+    struct str name = {"", 0};
+    for (size_t i = 0; name.len == 0 && i < sizeof keys / sizeof *keys; i++)
+        name = build_hf_str(b, keys[i], -1);
     if (name.len == 0 || str_eq_cstr(name, "silu") || str_eq_cstr(name, "swish"))
         return ACT_SILU;
     if (str_eq_cstr(name, "gelu"))
         return ACT_GELU;
     if (str_eq_cstr(name, "gelu_pytorch_tanh") || str_eq_cstr(name, "gelu_new"))
         return ACT_GELU_TANH;
+    if (str_eq_cstr(name, "gelu_fast"))
+        return ACT_GELU_TANH;
     if (str_eq_cstr(name, "relu"))
         return ACT_RELU;
+    if (str_eq_cstr(name, "relu2"))
+        return ACT_RELU2;
+    if (str_eq_cstr(name, "xielu"))
+        return ACT_XIELU;
     program_fail(b->program, STATUS_UNSUPPORTED, "config.json: hidden_act \"%.*s\" is not known",
                  STR_ARG(name));
     return ACT_NONE;
+}
+
+bool build_is_local(struct build *b, uint32_t layer, uint32_t pattern)
+{
+    struct str type = build_hf_str(b, "layer_types", layer);
+    if (type.len)
+        return str_eq_cstr(type, "sliding_attention");
+    const struct gguf_value *listed = gguf_value(b, "attention.sliding_window_pattern");
+    if (listed && listed->type == GGUF_ARRAY)
+        return build_item_u32(b, "attention.sliding_window_pattern", NULL, layer, 0) != 0;
+    struct str letters = build_hf_str(b, "sliding_window_pattern", -1);
+    if (letters.len) /* "LLLG" */
+        return letters.data[layer % letters.len] == 'L';
+    pattern = build_u32(b, "attention.sliding_window_pattern", "sliding_window_pattern", pattern);
+    return pattern == 0 || (layer + 1) % pattern != 0;
+}
+
+/* Whatever a family calls it; LayerNorm families have 1e-5 where the others have 1e-6. */
+static double read_eps(struct build *b)
+{
+    static const char *const hf[] = {"rms_norm_eps", "layer_norm_eps",    "layer_norm_epsilon",
+                                     "norm_eps",     "layernorm_epsilon", "norm_epsilon"};
+    static const char *const gguf[] = {"attention.layer_norm_rms_epsilon",
+                                       "attention.layer_norm_epsilon"};
+    for (size_t i = 0; b->gguf && i < sizeof gguf / sizeof *gguf; i++)
+        if (build_has(b, gguf[i], NULL))
+            return build_f64(b, gguf[i], NULL, 0.0);
+    for (size_t i = 0; !b->gguf && i < sizeof hf / sizeof *hf; i++)
+        if (build_has(b, NULL, hf[i]))
+            return build_f64(b, NULL, hf[i], 0.0);
+    return 1e-6;
 }
 
 static void read_layers(struct build *b)
@@ -194,7 +244,8 @@ void build_hyper(struct build *b)
     h->width = build_need_u32(b, "embedding_length", "hidden_size");
     h->n_ff = build_item_u32(b, "feed_forward_length", "intermediate_size", 0, 0);
     h->n_context = build_u32(b, "context_length", "max_position_embeddings", 2048);
-    h->norm_eps = (float)build_f64(b, "attention.layer_norm_rms_epsilon", "rms_norm_eps", 1e-6);
+    h->norm_eps = (float)read_eps(b);
+    h->norm = NORM_RMS;
     h->residual_scale = 1.0f;
     h->n_experts = first_u32(b, "expert_count", expert_counts);
     h->n_experts_used = first_u32(b, "expert_used_count", used_counts);
@@ -202,6 +253,9 @@ void build_hyper(struct build *b)
     h->act = read_activation(b);
     need(b, "layer count", h->n_layers, 1, MODEL_LAYERS_MAX);
     need(b, "width", h->width, 1, 1u << 20);
+    if (!(h->norm_eps >= 0.0f && h->norm_eps < 1.0f))
+        program_fail(b->program, STATUS_MODEL, "hyperparameter norm epsilon is %g, expected 0 to 1",
+                     (double)h->norm_eps);
     need(b, "feed-forward width", h->n_ff, 0, 1u << 24);
     need(b, "context length", h->n_context, 1, 1u << 28);
     need(b, "expert count", h->n_experts, 0, 1u << 14);

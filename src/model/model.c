@@ -116,7 +116,7 @@ static enum status build_program(struct model *model, struct error *err)
         b->config = gguf ? NULL : text_config(checkpoint_config(model->checkpoint));
         b->hf_names = model->architecture->names;
         b->program = model->program;
-        b->x = b->normed = b->q = b->k = b->v = b->attn = NO_BUFFER;
+        b->x = b->normed = b->qkv = b->q = b->k = b->v = b->attn = NO_BUFFER;
         b->ff = b->route = b->expert_hidden = NO_BUFFER;
         b->shared_ff = b->shared_gate = b->shared_out = NO_BUFFER;
         model->architecture->build(b);

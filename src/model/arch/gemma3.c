@@ -11,26 +11,16 @@
 
 #define PATTERN_DEFAULT 6 /* every sixth layer is global; GGUF does not say */
 
-static bool is_local(struct build *b, uint32_t layer)
-{
-    struct str type = build_hf_str(b, "layer_types", layer);
-    if (type.len)
-        return str_eq_cstr(type, "sliding_attention");
-    uint32_t pattern = build_u32(b, NULL, "sliding_window_pattern", PATTERN_DEFAULT);
-    return pattern == 0 || (layer + 1) % pattern != 0;
-}
-
 static void plan_layers(struct build *b)
 {
     uint32_t window = build_need_u32(b, "attention.sliding_window", "sliding_window");
     int32_t global = build_rope(b, "full_attention", 1000000.0),
             local = build_rope_local(b, 10000.0);
     for (uint32_t i = 0; i < b->h.n_layers; i++) {
-        bool is = is_local(b, i);
+        bool is = build_is_local(b, i, PATTERN_DEFAULT);
         b->h.layers[i].freqs = is ? local : global;
         b->h.layers[i].window = is ? window : 0;
     }
-    build_groups(b, 0);
 }
 
 static void build_gemma3(struct build *b)
@@ -45,26 +35,16 @@ static void build_gemma3(struct build *b)
     /* The 27B model is the one that scales by width / heads; its GGUF does not say so either. */
     if (b->gguf && b->h.n_layers == 62)
         scalar = (double)b->h.width / b->h.layers[0].n_heads;
-    const struct attention_options attention = {
-        .scale = (float)(1.0 / sqrt(scalar)), .head_norms = true, .weight_offset = offset};
-    build_embedding(b, sqrtf((float)b->h.width));
-    struct view x = build_x(b), normed = build_normed(b);
-    for (uint32_t i = 0; i < b->h.n_layers; i++) {
-        int l = (int)i;
-        struct op add = {.kind = OP_ADD, .u.add = {.a = x, .b = normed, .out = x, .scale = 1.0f}};
-        build_norm(b, l, "attn_norm", x, normed, x.width, offset);
-        build_attention(b, i, normed, normed, VIEW_NONE, &attention);
-        build_norm(b, l, "post_attention_norm", normed, normed, x.width, offset);
-        program_emit(b->program, &add, "%d.attn_add", l);
-        build_norm(b, l, "ffn_norm", x, normed, x.width, offset);
-        build_ffn(b, i, normed, normed, VIEW_NONE);
-        build_norm(b, l, "post_ffw_norm", normed, normed, x.width, offset);
-        program_emit(b->program, &add, "%d.ffn_add", l);
-    }
-    build_head(b,
-               &(struct head_options){.weight_offset = offset,
-                                      .softcap = (float)build_f64(b, "final_logit_softcapping",
-                                                                  "final_logit_softcapping", 0.0)});
+    build_decoder(b, &(struct decoder_options){
+                         .shape = SHAPE_SANDWICH,
+                         .weight_offset = offset,
+                         .embedding_scale = sqrtf((float)b->h.width),
+                         .attention = {.scale = (float)(1.0 / sqrt(scalar)),
+                                       .head_norms = true,
+                                       .weight_offset = offset},
+                         .head = {.weight_offset = offset,
+                                  .softcap = (float)build_f64(b, "final_logit_softcapping",
+                                                              "final_logit_softcapping", 0.0)}});
 }
 
 static const struct hf_name names[] = {

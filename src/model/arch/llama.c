@@ -18,21 +18,7 @@ static void build_llama(struct build *b)
         b->h.layers[i].freqs = freqs;
         b->h.layers[i].window = window;
     }
-    build_groups(b, 0);
-    build_embedding(b, 1.0f);
-    const struct attention_options attention = {0};
-    const struct moe_options moe = {.score = ROUTE_SOFTMAX, .normalise = true};
-    struct view x = build_x(b), normed = build_normed(b);
-    for (uint32_t i = 0; i < b->h.n_layers; i++) {
-        build_norm(b, (int)i, "attn_norm", x, normed, x.width, 0.0f);
-        build_attention(b, i, normed, x, x, &attention);
-        build_norm(b, (int)i, "ffn_norm", x, normed, x.width, 0.0f);
-        if (b->h.n_experts)
-            build_moe(b, i, normed, x, x, &moe);
-        else
-            build_ffn(b, i, normed, x, x);
-    }
-    build_head(b, &(struct head_options){0});
+    build_decoder(b, &(struct decoder_options){0});
 }
 
 static const char *const gguf_names[] = {"llama", NULL};

@@ -1,4 +1,8 @@
-/* Plain floating-point types: IEEE 754 binary16 and bfloat16, rounding to nearest, ties to even. */
+/*
+ * Plain floating-point types: IEEE 754 binary16 and bfloat16, rounding to nearest, ties to even; and
+ * the eight-bit floats of the OCP specification: E5M2, which is the upper byte of a binary16, and
+ * E4M3, which has no infinity and one NaN (all ones) for each sign.
+ */
 #include <string.h>
 
 #include "quant/formats.h"
@@ -106,4 +110,34 @@ void encode_bf16(const float *values, void *blocks, size_t n)
     uint8_t *bytes = blocks;
     for (size_t i = 0; i < n; i++)
         store_u16(bytes + 2 * i, f32_to_bf16(values[i]));
+}
+
+float f8_e5m2_to_f32(uint8_t f)
+{
+    return f16_to_f32((uint16_t)(f << 8));
+}
+
+float f8_e4m3_to_f32(uint8_t f)
+{
+    uint32_t sign = (uint32_t)(f & 0x80u) << 24, exponent = f >> 3 & 15u, mantissa = f & 7u;
+    if (exponent == 15 && mantissa == 7)
+        return from_bits(sign | 0x7fc00000u);
+    if (exponent)
+        return from_bits(sign | (exponent + 120) << 23 | mantissa << 20);
+    float value = (float)mantissa * 0.001953125f; /* 2^-9 */
+    return sign ? -value : value;
+}
+
+void decode_f8_e4m3(const void *blocks, float *values, size_t n)
+{
+    const uint8_t *bytes = blocks;
+    for (size_t i = 0; i < n; i++)
+        values[i] = f8_e4m3_to_f32(bytes[i]);
+}
+
+void decode_f8_e5m2(const void *blocks, float *values, size_t n)
+{
+    const uint8_t *bytes = blocks;
+    for (size_t i = 0; i < n; i++)
+        values[i] = f8_e5m2_to_f32(bytes[i]);
 }

@@ -33,4 +33,32 @@ void encode_q5_k(const float *values, const float *weights, void *blocks, size_t
 void decode_q6_k(const void *blocks, float *values, size_t n);
 void encode_q6_k(const float *values, const float *weights, void *blocks, size_t n);
 
+void decode_q4_1(const void *blocks, float *values, size_t n);
+void encode_q4_1(const float *values, void *blocks, size_t n);
+void decode_q5_0(const void *blocks, float *values, size_t n);
+void encode_q5_0(const float *values, void *blocks, size_t n);
+void decode_q5_1(const void *blocks, float *values, size_t n);
+void encode_q5_1(const float *values, void *blocks, size_t n);
+void decode_mxfp4(const void *blocks, float *values, size_t n);
+void encode_mxfp4(const float *values, void *blocks, size_t n);
+void decode_tq1_0(const void *blocks, float *values, size_t n);
+void encode_tq1_0(const float *values, void *blocks, size_t n);
+void decode_tq2_0(const void *blocks, float *values, size_t n);
+void encode_tq2_0(const float *values, void *blocks, size_t n);
+void decode_iq4_nl(const void *blocks, float *values, size_t n);
+void encode_iq4_nl(const float *values, const float *weights, void *blocks, size_t n);
+void decode_iq4_xs(const void *blocks, float *values, size_t n);
+void encode_iq4_xs(const float *values, const float *weights, void *blocks, size_t n);
+
+void decode_nvfp4(const void *blocks, float *values, size_t n);
+void decode_iq2_xxs(const void *blocks, float *values, size_t n);
+void decode_iq2_xs(const void *blocks, float *values, size_t n);
+void decode_iq2_s(const void *blocks, float *values, size_t n);
+void decode_iq3_xxs(const void *blocks, float *values, size_t n);
+void decode_iq3_s(const void *blocks, float *values, size_t n);
+void decode_iq1_s(const void *blocks, float *values, size_t n);
+void decode_iq1_m(const void *blocks, float *values, size_t n);
+void decode_f8_e4m3(const void *blocks, float *values, size_t n);
+void decode_f8_e5m2(const void *blocks, float *values, size_t n);
+
 #endif

@@ -91,6 +91,8 @@ float f16_to_f32(uint16_t h);
 uint16_t f32_to_f16(float f);
 float bf16_to_f32(uint16_t h);
 uint16_t f32_to_bf16(float f);
+float f8_e4m3_to_f32(uint8_t f);
+float f8_e5m2_to_f32(uint8_t f);
 
 #ifdef __cplusplus
 }

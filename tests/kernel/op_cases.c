@@ -235,6 +235,14 @@ static const enum tensor_type weight_types[] = {TENSOR_F32,  TENSOR_F16,  TENSOR
                                                 TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K};
 #define N_WEIGHT_TYPES (sizeof weight_types / sizeof *weight_types)
 
+/* The rest of what quant/ decodes: fewer shapes. */
+static const enum tensor_type rare_types[] = {
+    TENSOR_Q4_1,  TENSOR_Q5_0,    TENSOR_Q5_1,    TENSOR_Q2_K,   TENSOR_Q3_K,  TENSOR_Q5_K,
+    TENSOR_IQ1_S, TENSOR_IQ1_M,   TENSOR_IQ2_XXS, TENSOR_IQ2_XS, TENSOR_IQ2_S, TENSOR_IQ3_XXS,
+    TENSOR_IQ3_S, TENSOR_IQ4_NL,  TENSOR_IQ4_XS,  TENSOR_TQ1_0,  TENSOR_TQ2_0, TENSOR_MXFP4,
+    TENSOR_NVFP4, TENSOR_F8_E4M3, TENSOR_F8_E5M2};
+#define N_RARE_TYPES (sizeof rare_types / sizeof *rare_types)
+
 /* Smallest multiple of the type's block that is at least n. */
 uint32_t whole_blocks(enum tensor_type type, uint32_t n)
 {
@@ -269,6 +277,8 @@ static void embed_cases(struct runner *r)
         embed_case(r, weight_types[i], 1, INPUT_TOKENS);
         embed_case(r, weight_types[i], 77, INPUT_EMBEDDINGS);
     }
+    for (size_t i = 0; i < N_RARE_TYPES && r->config->all_types; i++)
+        embed_case(r, rare_types[i], 300, INPUT_TOKENS);
     end_op(r);
 }
 
@@ -469,6 +479,9 @@ static void linear_cases(struct runner *r)
     for (size_t t = 0; t < N_WEIGHT_TYPES; t++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             linear_case(r, weight_types[t], &shapes[i]);
+    for (size_t t = 0; t < N_RARE_TYPES && r->config->all_types; t++)
+        for (size_t i = 2; i < 5; i++)
+            linear_case(r, rare_types[t], &shapes[i]);
     end_op(r);
 }
 

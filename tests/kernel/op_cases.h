@@ -38,6 +38,7 @@ struct op_cases_config {
      * but see narrowed inputs. */
     double epsilon;
     const char *only; /* run only cases whose name contains this; NULL: all */
+    bool all_types;   /* also with weights of the types that few models have */
     bool verbose;     /* one line per case, not only per operation */
 };
 

@@ -70,6 +70,30 @@ static void put_u16(uint8_t *at, uint16_t value)
     at[1] = (uint8_t)(value >> 8);
 }
 
+/* Types without a case of their own in random_block(): encoded random values where quant/ encodes,
+ * else random bits under a chosen scale. */
+static void other_block(struct kit *kit, enum tensor_type type, float size, uint8_t *block)
+{
+    const struct tensor_type_info *info = tensor_type_info(type);
+    uint16_t d = f32_to_f16(size / 256.0f);
+    if (tensor_type_encodes(type)) {
+        float values[256];
+        for (uint32_t i = 0; i < info->block_elements; i++)
+            values[i] = kit_uniform(kit) * size;
+        tensor_type_encode(type, values, NULL, block, info->block_elements);
+    } else if (type == TENSOR_F8_E4M3 || type == TENSOR_F8_E5M2) {
+        block[0] &= 0xbf; /* below 2 */
+    } else if (type == TENSOR_NVFP4) {
+        for (int i = 0; i < 4; i++)
+            block[i] = (uint8_t)(0x10 | (block[i] & 15)); /* 2^-5 and more */
+    } else if (type == TENSOR_IQ1_M) {
+        for (int i = 0; i < 4; i++) /* its scale lies in the top nibbles of four words */
+            block[49 + 2 * i] = (uint8_t)((block[49 + 2 * i] & 15) | (d >> (4 * i) & 15) << 4);
+    } else {
+        put_u16(block, d);
+    }
+}
+
 /* One random block of values of about `size`. Quantised types: random bits, chosen scales. */
 static void random_block(struct kit *kit, enum tensor_type type, float size, uint8_t *block,
                          uint32_t bytes)
@@ -87,16 +111,18 @@ static void random_block(struct kit *kit, enum tensor_type type, float size, uin
     for (uint32_t i = 0; i < bytes; i++)
         block[i] = (uint8_t)(kit_random(kit) >> 33);
     float vary = 1.0f + 0.5f * kit_uniform(kit);
-    if (type == TENSOR_Q8_0)
+    if (type == TENSOR_Q8_0) {
         put_u16(block, f32_to_f16(size / 128.0f * vary));
-    if (type == TENSOR_Q4_0)
+    } else if (type == TENSOR_Q4_0) {
         put_u16(block, f32_to_f16(size / 8.0f * vary));
-    if (type == TENSOR_Q4_K) { /* up to 63 * 15 scales, minus up to 63 minimums */
+    } else if (type == TENSOR_Q4_K) { /* up to 63 * 15 scales, minus up to 63 minimums */
         put_u16(block, f32_to_f16(size / 240.0f * vary));
         put_u16(block + 2, f32_to_f16(size / 32.0f * vary));
-    }
-    if (type == TENSOR_Q6_K)
+    } else if (type == TENSOR_Q6_K) {
         put_u16(block + 208, f32_to_f16(size / 2048.0f * vary));
+    } else {
+        other_block(kit, type, size, block);
+    }
 }
 
 static int32_t add_weight(struct kit *kit, struct weight weight, float middle, float size)

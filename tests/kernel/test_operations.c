@@ -30,6 +30,7 @@ static void test_exact(void **state)
 {
     (void)state;
     struct op_cases_config config = op_cases_exact(backend("cpu"), backend("ref"));
+    config.all_types = true;
     run(&config);
 }
 
@@ -37,6 +38,7 @@ static void fast(enum tensor_type kv_type)
 {
     struct op_cases_config config =
         op_cases_fast(backend("cpu"), backend("ref"), kv_type, FAST_EPSILON);
+    config.all_types = kv_type == TENSOR_F32;
     run(&config);
 }
 

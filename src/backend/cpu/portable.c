@@ -179,6 +179,43 @@ INLINE const float *decode_q6_k(const uint8_t *row, uint32_t first, uint32_t n, 
     return tile;
 }
 
+/* Every other type by the scalar decoder of quant/, in whole blocks: slower, and always there. */
+INLINE const float *decode_any(enum tensor_type type, const uint8_t *row, uint32_t first,
+                               uint32_t n, float *tile)
+{
+    const struct tensor_type_info *info = tensor_type_info(type);
+    info->decode(row + (size_t)first / info->block_elements * info->block_bytes, tile, n);
+    return tile;
+}
+
+#define DECODE_ANY(name, type)                                                                     \
+    INLINE const float *decode_##name(const uint8_t *row, uint32_t first, uint32_t n, float *tile) \
+    {                                                                                              \
+        return decode_any(type, row, first, n, tile);                                              \
+    }
+
+DECODE_ANY(q4_1, TENSOR_Q4_1)
+DECODE_ANY(q5_0, TENSOR_Q5_0)
+DECODE_ANY(q5_1, TENSOR_Q5_1)
+DECODE_ANY(q2_k, TENSOR_Q2_K)
+DECODE_ANY(q3_k, TENSOR_Q3_K)
+DECODE_ANY(q5_k, TENSOR_Q5_K)
+DECODE_ANY(iq1_s, TENSOR_IQ1_S)
+DECODE_ANY(iq1_m, TENSOR_IQ1_M)
+DECODE_ANY(iq2_xxs, TENSOR_IQ2_XXS)
+DECODE_ANY(iq2_xs, TENSOR_IQ2_XS)
+DECODE_ANY(iq2_s, TENSOR_IQ2_S)
+DECODE_ANY(iq3_xxs, TENSOR_IQ3_XXS)
+DECODE_ANY(iq3_s, TENSOR_IQ3_S)
+DECODE_ANY(iq4_nl, TENSOR_IQ4_NL)
+DECODE_ANY(iq4_xs, TENSOR_IQ4_XS)
+DECODE_ANY(tq1_0, TENSOR_TQ1_0)
+DECODE_ANY(tq2_0, TENSOR_TQ2_0)
+DECODE_ANY(mxfp4, TENSOR_MXFP4)
+DECODE_ANY(nvfp4, TENSOR_NVFP4)
+DECODE_ANY(f8_e4m3, TENSOR_F8_E4M3)
+DECODE_ANY(f8_e5m2, TENSOR_F8_E5M2)
+
 /* ---- dot products ------------------------------------------------------------------------------ */
 
 INLINE quad load(const float *p)
@@ -300,6 +337,27 @@ WEIGHT_KERNEL(q8_0)
 WEIGHT_KERNEL(q4_0)
 WEIGHT_KERNEL(q4_k)
 WEIGHT_KERNEL(q6_k)
+WEIGHT_KERNEL(q4_1)
+WEIGHT_KERNEL(q5_0)
+WEIGHT_KERNEL(q5_1)
+WEIGHT_KERNEL(q2_k)
+WEIGHT_KERNEL(q3_k)
+WEIGHT_KERNEL(q5_k)
+WEIGHT_KERNEL(iq1_s)
+WEIGHT_KERNEL(iq1_m)
+WEIGHT_KERNEL(iq2_xxs)
+WEIGHT_KERNEL(iq2_xs)
+WEIGHT_KERNEL(iq2_s)
+WEIGHT_KERNEL(iq3_xxs)
+WEIGHT_KERNEL(iq3_s)
+WEIGHT_KERNEL(iq4_nl)
+WEIGHT_KERNEL(iq4_xs)
+WEIGHT_KERNEL(tq1_0)
+WEIGHT_KERNEL(tq2_0)
+WEIGHT_KERNEL(mxfp4)
+WEIGHT_KERNEL(nvfp4)
+WEIGHT_KERNEL(f8_e4m3)
+WEIGHT_KERNEL(f8_e5m2)
 
 /* ---- keys and values --------------------------------------------------------------------------- */
 
@@ -381,6 +439,28 @@ static const struct weight_kernel weight_kernels[] = {
     {"portable q4_0 x f32", TENSOR_Q4_0, dots_q4_0, row_q4_0},
     {"portable q4_K x f32", TENSOR_Q4_K, dots_q4_k, row_q4_k},
     {"portable q6_K x f32", TENSOR_Q6_K, dots_q6_k, row_q6_k},
+    /* by way of quant/ */
+    {"portable q4_1 x f32", TENSOR_Q4_1, dots_q4_1, row_q4_1},
+    {"portable q5_0 x f32", TENSOR_Q5_0, dots_q5_0, row_q5_0},
+    {"portable q5_1 x f32", TENSOR_Q5_1, dots_q5_1, row_q5_1},
+    {"portable q2_k x f32", TENSOR_Q2_K, dots_q2_k, row_q2_k},
+    {"portable q3_k x f32", TENSOR_Q3_K, dots_q3_k, row_q3_k},
+    {"portable q5_k x f32", TENSOR_Q5_K, dots_q5_k, row_q5_k},
+    {"portable iq1_s x f32", TENSOR_IQ1_S, dots_iq1_s, row_iq1_s},
+    {"portable iq1_m x f32", TENSOR_IQ1_M, dots_iq1_m, row_iq1_m},
+    {"portable iq2_xxs x f32", TENSOR_IQ2_XXS, dots_iq2_xxs, row_iq2_xxs},
+    {"portable iq2_xs x f32", TENSOR_IQ2_XS, dots_iq2_xs, row_iq2_xs},
+    {"portable iq2_s x f32", TENSOR_IQ2_S, dots_iq2_s, row_iq2_s},
+    {"portable iq3_xxs x f32", TENSOR_IQ3_XXS, dots_iq3_xxs, row_iq3_xxs},
+    {"portable iq3_s x f32", TENSOR_IQ3_S, dots_iq3_s, row_iq3_s},
+    {"portable iq4_nl x f32", TENSOR_IQ4_NL, dots_iq4_nl, row_iq4_nl},
+    {"portable iq4_xs x f32", TENSOR_IQ4_XS, dots_iq4_xs, row_iq4_xs},
+    {"portable tq1_0 x f32", TENSOR_TQ1_0, dots_tq1_0, row_tq1_0},
+    {"portable tq2_0 x f32", TENSOR_TQ2_0, dots_tq2_0, row_tq2_0},
+    {"portable mxfp4 x f32", TENSOR_MXFP4, dots_mxfp4, row_mxfp4},
+    {"portable nvfp4 x f32", TENSOR_NVFP4, dots_nvfp4, row_nvfp4},
+    {"portable f8_e4m3 x f32", TENSOR_F8_E4M3, dots_f8_e4m3, row_f8_e4m3},
+    {"portable f8_e5m2 x f32", TENSOR_F8_E5M2, dots_f8_e5m2, row_f8_e5m2},
 };
 
 static const struct kv_kernel kv_kernels[] = {

@@ -60,6 +60,8 @@ void build_groups(struct build *b, uint32_t conv_floats)
 {
     for (uint32_t i = 0; i < b->h.n_layers; i++) {
         struct layer *layer = &b->h.layers[i];
+        if (layer->kind == LAYER_OTHER)
+            continue;
         layer->group = layer->kind == LAYER_CONV ? conv_group(b, conv_floats) : kv_group(b, layer);
         layer->group_layer = b->program->groups[layer->group].n_layers++;
     }
@@ -268,23 +270,27 @@ void build_attention(struct build *b, uint32_t index, struct view in, struct vie
 
 /* ---- feed-forward ----------------------------------------------------------------------------- */
 
-static void build_gated(struct build *b, int l, struct view in, struct view ff, bool fused)
+/* Gate and up by their roles, or both in one matrix of twice the rows, gate first. */
+static void build_gated(struct build *b, int l, struct view in, struct view ff, const char *gate,
+                        const char *up)
 {
     uint32_t n = ff.width, total = 2 * n;
+    const struct tensor *both = build_find(b, l, up, "weight");
+    bool fused = both && both->n_dims == 2 && both->dims[0] == 2 * (uint64_t)n;
     struct op op = {.kind = OP_GATED, .u.gated = {.in = in, .out = ff, .act = b->h.act}};
     struct op_gated *o = &op.u.gated;
     if (fused) {
-        o->gate = build_weight_rows(b, l, "ffn_up", total, 0, n, in.width);
-        o->up = build_weight_rows(b, l, "ffn_up", total, n, n, in.width);
-        o->gate_bias = build_bias_rows(b, l, "ffn_up", total, 0, n);
-        o->up_bias = build_bias_rows(b, l, "ffn_up", total, n, n);
+        o->gate = build_weight_rows(b, l, up, total, 0, n, in.width);
+        o->up = build_weight_rows(b, l, up, total, n, n, in.width);
+        o->gate_bias = build_bias_rows(b, l, up, total, 0, n);
+        o->up_bias = build_bias_rows(b, l, up, total, n, n);
     } else {
-        o->gate = build_weight(b, l, "ffn_gate", n, in.width);
-        o->up = build_weight(b, l, "ffn_up", n, in.width);
-        o->gate_bias = build_bias(b, l, "ffn_gate", n);
-        o->up_bias = build_bias(b, l, "ffn_up", n);
+        o->gate = build_weight(b, l, gate, n, in.width);
+        o->up = build_weight(b, l, up, n, in.width);
+        o->gate_bias = build_bias(b, l, gate, n);
+        o->up_bias = build_bias(b, l, up, n);
     }
-    program_emit(b->program, &op, "%d.ffn_gate_up", l);
+    program_emit(b->program, &op, "%d.%s", l, up);
 }
 
 static void build_plain_up(struct build *b, uint32_t index, struct view in, struct view ff)
@@ -315,7 +321,7 @@ void build_ffn(struct build *b, uint32_t index, struct view in, struct view out,
     const struct tensor *up = build_find(b, l, "ffn_up", "weight");
     bool fused = up && up->n_dims == 2 && up->dims[0] == 2 * (uint64_t)ff.width;
     if (fused || build_exists(b, l, "ffn_gate"))
-        build_gated(b, l, in, ff, fused);
+        build_gated(b, l, in, ff, "ffn_gate", "ffn_up");
     else
         build_plain_up(b, index, in, ff);
     if (build_exists(b, l, "ffn_sub_norm"))
@@ -342,6 +348,7 @@ static void build_route(struct build *b, int l, struct view in, struct view rout
                     .k = h->n_experts_used,
                     .normalise = options->normalise,
                     .least_sum = options->least_sum,
+                    .added_sum = options->added_sum,
                     .scale = (options->scale != 0.0f ? options->scale : 1.0f) * h->residual_scale,
                     .n_groups = options->n_groups,
                     .k_groups = options->k_groups,
@@ -373,16 +380,8 @@ static void bind_experts(struct build *b, int l, struct op_experts *o, bool colu
 /* The expert of every row, up to its hidden values, and its gate: `in` may be overwritten later. */
 static void build_shared_hidden(struct build *b, int l, struct view in, uint32_t width)
 {
-    struct view ff = shared(b, &b->shared_ff, "shared_ff", width);
-    struct op op = {.kind = OP_GATED,
-                    .u.gated = {.in = in,
-                                .out = ff,
-                                .gate = build_weight(b, l, "ffn_gate_shexp", width, in.width),
-                                .up = build_weight(b, l, "ffn_up_shexp", width, in.width),
-                                .gate_bias = NO_WEIGHT,
-                                .up_bias = NO_WEIGHT,
-                                .act = b->h.act}};
-    program_emit(b->program, &op, "%d.shared_gate_up", l);
+    build_gated(b, l, in, shared(b, &b->shared_ff, "shared_ff", width), "ffn_gate_shexp",
+                "ffn_up_shexp");
     if (build_exists(b, l, "ffn_gate_inp_shexp"))
         build_linear(b, l, "ffn_gate_inp_shexp", in, shared(b, &b->shared_gate, "shared_gate", 1),
                      VIEW_NONE);

@@ -29,7 +29,8 @@ struct hf_name {
     const char *name; /* below "model.layers.N." for layer roles, else below "model." or whole */
 };
 
-enum layer_kind { LAYER_ATTENTION, LAYER_CONV };
+/* LAYER_OTHER: no group of build_groups(); a mixer with states of its own (mamba.h), or none. */
+enum layer_kind { LAYER_ATTENTION, LAYER_CONV, LAYER_OTHER };
 
 struct layer {
     enum layer_kind kind;
@@ -80,6 +81,8 @@ struct build {
 bool build_has(struct build *b, const char *gguf_key, const char *hf_key);
 /* `fallback` where absent; a present value of the wrong kind or range is an error naming it. */
 uint32_t build_u32(struct build *b, const char *gguf_key, const char *hf_key, uint32_t fallback);
+/* The first of several HF keys (NULL-terminated) that is there and not 0; 0 if there is none. */
+uint32_t build_first_u32(struct build *b, const char *gguf_key, const char *const *hf_keys);
 /* Absent: an error naming the key. */
 uint32_t build_need_u32(struct build *b, const char *gguf_key, const char *hf_key);
 double build_f64(struct build *b, const char *gguf_key, const char *hf_key, double fallback);
@@ -120,6 +123,10 @@ int32_t build_weight_transposed(struct build *b, int layer, const char *role, ui
 float *build_read(struct build *b, int layer, const char *role, const char *suffix, uint32_t n);
 /* The same as a constant [1, n]. */
 int32_t build_values(struct build *b, int layer, const char *role, const char *suffix, uint32_t n);
+/* Rows [first, first + rows) of each of `count` matrices [total, cols] that one tensor holds, as
+ * [count, total, cols] or [count * total, cols]. */
+int32_t build_stack(struct build *b, int layer, const char *role, uint32_t count, uint32_t total,
+                    uint32_t first, uint32_t rows, uint32_t cols);
 /* A stack of n_experts matrices: one tensor [n, rows, cols], HF's experts.E.NAME each, or half of
  * "ffn_gate_up_exps" [n, 2 rows, cols]. */
 int32_t build_experts_stack(struct build *b, int layer, const char *role, uint32_t rows,
@@ -145,6 +152,9 @@ int32_t build_rope_plain(struct build *b, const char *name, double theta);
 int32_t build_rope_local(struct build *b, double default_theta);
 /* Of a constant made by the functions above; 1 for any other. */
 float build_rope_magnitude(const struct build *b, int32_t freqs);
+/* DeepSeek's correction of scores under YaRN, to be taken twice: 0.1 mscale_all_dim ln(factor) + 1, or
+ * 1 where the config has none. */
+float build_yarn_mscale(struct build *b);
 /* HF: how many columns of a head turn, by partial_rotary_factor or rotary_pct (1 if absent). */
 uint32_t build_rope_dims(struct build *b, uint32_t head_dim);
 
@@ -193,8 +203,8 @@ void build_ffn(struct build *b, uint32_t layer, struct view in, struct view out,
 struct moe_options {
     enum route_score score;
     bool normalise;
-    float least_sum; /* see op_route */
-    float scale;     /* of the chosen weights; 0: 1 */
+    float least_sum, added_sum; /* see op_route */
+    float scale;                /* of the chosen weights; 0: 1 */
     uint32_t n_groups, k_groups, group_best;
     uint32_t
         shared_ff; /* width of an expert that sees every row ("ffn_gate_shexp", ...); 0: none */

@@ -22,22 +22,36 @@ static bool is_stack(const struct tensor *tensor, uint64_t n, uint64_t rows, uin
            tensor->dims[2] == cols;
 }
 
-/* Rows [first, first + rows) of each matrix in one tensor [n, total, cols]. */
-static int32_t bind_stacked(struct build *b, const struct tensor *tensor, uint32_t total,
-                            uint32_t first, uint32_t rows, uint32_t cols)
+/* Rows [first, first + rows) of each of `count` matrices [total, cols] in one tensor. */
+static int32_t bind_stacked(struct build *b, const struct tensor *tensor, uint32_t count,
+                            uint32_t total, uint32_t first, uint32_t rows, uint32_t cols)
 {
-    uint32_t n = b->h.n_experts;
-    const void **parts = new_parts(b);
+    const void **parts = arena_alloc(&b->arena, count, sizeof *parts);
     uint64_t row_bytes;
-    if (!parts)
+    if (!parts) {
+        program_fail(b->program, STATUS_MEMORY, "out of memory while binding %u matrices", count);
         return NO_WEIGHT;
-    if (!is_stack(tensor, n, total, cols) || !tensor_type_bytes(tensor->type, cols, &row_bytes)) {
+    }
+    bool flat = tensor->n_dims == 2 && tensor->dims[0] == (uint64_t)count * total &&
+                tensor->dims[1] == cols;
+    if ((!flat && !is_stack(tensor, count, total, cols)) || first > total || rows > total - first ||
+        !tensor_type_bytes(tensor->type, cols, &row_bytes)) {
         bind_fail_shape(b, tensor, total, cols);
         return NO_WEIGHT;
     }
-    for (uint32_t e = 0; e < n; e++)
-        parts[e] = (const uint8_t *)tensor->data + ((uint64_t)e * total + first) * row_bytes;
-    return bind_parts(b, tensor, WEIGHT_MATRIX, n, rows, cols, parts);
+    for (uint32_t i = 0; i < count; i++)
+        parts[i] = (const uint8_t *)tensor->data + ((uint64_t)i * total + first) * row_bytes;
+    return bind_parts(b, tensor, WEIGHT_MATRIX, count, rows, cols, parts);
+}
+
+int32_t build_stack(struct build *b, int layer, const char *role, uint32_t count, uint32_t total,
+                    uint32_t first, uint32_t rows, uint32_t cols)
+{
+    const struct tensor *tensor = build_find(b, layer, role, "weight");
+    if (tensor)
+        return bind_stacked(b, tensor, count, total, first, rows, cols);
+    bind_fail_missing(b, layer, role, "weight");
+    return NO_WEIGHT;
 }
 
 /* One tensor per expert. */
@@ -68,11 +82,11 @@ int32_t build_experts_stack(struct build *b, int layer, const char *role, uint32
 {
     const struct tensor *stacked = build_find(b, layer, role, "weight");
     if (stacked)
-        return bind_stacked(b, stacked, rows, 0, rows, cols);
+        return bind_stacked(b, stacked, b->h.n_experts, rows, 0, rows, cols);
     const struct tensor *both = build_find(b, layer, "ffn_gate_up_exps", "weight");
     bool gate = strcmp(role, "ffn_gate_exps") == 0, up = strcmp(role, "ffn_up_exps") == 0;
     if (both && (gate || up) && rows <= UINT32_MAX / 2)
-        return bind_stacked(b, both, 2 * rows, gate ? 0 : rows, rows, cols);
+        return bind_stacked(b, both, b->h.n_experts, 2 * rows, gate ? 0 : rows, rows, cols);
     return bind_single(b, layer, role, rows, cols);
 }
 

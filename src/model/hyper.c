@@ -222,8 +222,7 @@ static void need(struct build *b, const char *name, uint64_t value, uint64_t lea
                      (unsigned long long)most);
 }
 
-/* The first of several HF keys that is there and not 0. */
-static uint32_t first_u32(struct build *b, const char *gguf_key, const char *const *hf_keys)
+uint32_t build_first_u32(struct build *b, const char *gguf_key, const char *const *hf_keys)
 {
     if (b->gguf)
         return build_u32(b, gguf_key, NULL, 0);
@@ -240,15 +239,21 @@ void build_hyper(struct build *b)
     static const char *const used_counts[] = {"num_experts_per_tok", "moe_k", "top_k_experts",
                                               NULL};
     struct hyper *h = &b->h;
-    h->n_layers = build_need_u32(b, "block_count", "num_hidden_layers");
+    const json_t *blocks = json_object_get(b->config, "layers_block_type");
+    bool listed = json_is_array(blocks) && !build_has(b, NULL, "num_hidden_layers");
+    h->n_layers = listed ? (uint32_t)json_array_size(blocks)
+                         : build_need_u32(b, "block_count", "num_hidden_layers");
+    /* GGUF counts layers that only guess further tokens. */
+    uint32_t guessing = build_u32(b, "nextn_predict_layers", NULL, 0);
+    h->n_layers -= guessing < h->n_layers ? guessing : 0;
     h->width = build_need_u32(b, "embedding_length", "hidden_size");
     h->n_ff = build_item_u32(b, "feed_forward_length", "intermediate_size", 0, 0);
     h->n_context = build_u32(b, "context_length", "max_position_embeddings", 2048);
     h->norm_eps = (float)read_eps(b);
     h->norm = NORM_RMS;
     h->residual_scale = 1.0f;
-    h->n_experts = first_u32(b, "expert_count", expert_counts);
-    h->n_experts_used = first_u32(b, "expert_used_count", used_counts);
+    h->n_experts = build_first_u32(b, "expert_count", expert_counts);
+    h->n_experts_used = build_first_u32(b, "expert_used_count", used_counts);
     h->expert_ff = build_u32(b, "expert_feed_forward_length", "moe_intermediate_size", h->n_ff);
     h->act = read_activation(b);
     need(b, "layer count", h->n_layers, 1, MODEL_LAYERS_MAX);

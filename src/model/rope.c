@@ -380,3 +380,14 @@ uint32_t build_rope_dims(struct build *b, uint32_t head_dim)
     }
     return (uint32_t)(head_dim * part);
 }
+
+float build_yarn_mscale(struct build *b)
+{
+    double theta = 1.0;
+    struct scaling s = b->gguf ? read_gguf(b, &theta) : read_hf(b, NULL, &theta);
+    double all =
+        b->gguf ? 10.0 * build_f64(b, "rope.scaling.yarn_log_multiplier", NULL, 0.0) : s.mscale_all;
+    if (s.kind != SCALE_YARN || !(s.factor > 1.0))
+        return 1.0f;
+    return (float)(0.1 * all * log(s.factor) + 1.0);
+}

@@ -227,8 +227,8 @@ struct op_route {
     int32_t weight, bias, score_bias;
     enum route_score score;
     uint32_t n_experts, k;
-    bool normalise;  /* chosen weights are divided by their sum, */
-    float least_sum; /* or by this where the sum is smaller */
+    bool normalise; /* chosen weights are divided by max(their sum, least_sum) + added_sum */
+    float least_sum, added_sum;
     float scale;
     uint32_t n_groups, k_groups, group_best;
 };

@@ -357,6 +357,8 @@ static struct view emit_experts(struct kit *kit, struct view rows)
                                    .n_experts = experts,
                                    .k = k,
                                    .normalise = true,
+                                   .least_sum = 0.9f,
+                                   .added_sum = 0.1f,
                                    .scale = 1.5f,
                                    .n_groups = 4,
                                    .k_groups = 2,

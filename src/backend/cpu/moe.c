@@ -111,7 +111,7 @@ static void route_row(const struct cpu_run *run, const struct op_route *op, uint
         weights[i] = scores[ids[i]];
         total += weights[i];
     }
-    total = total < op->least_sum ? op->least_sum : total;
+    total = (total < op->least_sum ? op->least_sum : total) + op->added_sum;
     for (uint32_t i = 0; i < op->k; i++)
         weights[i] = (op->normalise ? weights[i] / total : weights[i]) * op->scale;
 }

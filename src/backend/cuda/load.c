@@ -147,7 +147,10 @@ static const char *missing(const struct program *program, const struct op *op)
         return program->groups[op->u.attention.group].kind == GROUP_LATENT ? "latent attention"
                                                                            : NULL;
     case OP_ROUTE:
-        return op->u.route.n_groups > 1 ? "experts chosen by group" : NULL;
+        return op->u.route.n_groups > 1 ? "experts chosen by group"
+               : op->u.route.least_sum != 0.0f || op->u.route.added_sum != 0.0f
+                   ? "routes whose weights are divided by more than their sum"
+                   : NULL;
     case OP_EXPERTS:
         return op->u.experts.gate_bias != NO_WEIGHT || op->u.experts.up_bias != NO_WEIGHT ||
                        op->u.experts.down_bias != NO_WEIGHT

@@ -99,7 +99,7 @@ void ref_route(const struct ref_run *run, const struct op_route *op)
         double total = 0.0;
         for (uint32_t i = 0; i < op->k; i++)
             total += (double)scores[ids[i]];
-        total = fmax(total, (double)op->least_sum);
+        total = fmax(total, (double)op->least_sum) + (double)op->added_sum;
         for (uint32_t i = 0; i < op->k; i++)
             out[op->k + i] =
                 (op->normalise ? (float)((double)scores[ids[i]] / total) : scores[ids[i]]) *

@@ -1,6 +1,7 @@
 /*
  * lfm2: layers are either attention (norms on q and k heads) or a gated short convolution, each
- * followed by a gated FFN. The convolution: in_proj gives B, C and x; y = C * conv(B * x); out_proj.
+ * followed by a gated FFN, or from some layer on by experts (lfm2-moe: sigmoid scores with a bias for
+ * choosing). The convolution: in_proj gives B, C and x; y = C * conv(B * x); out_proj.
  *
  * GGUF marks a convolution layer by zero key/value heads; HF by layer_types or full_attn_idxs.
  */
@@ -85,6 +86,11 @@ static void build_lfm2(struct build *b)
     struct view x = build_x(b), normed = build_normed(b);
     int32_t bcx = program_buffer(b->program, "bcx", 3 * b->h.width, ROWS_STEP);
     const struct attention_options attention = {.head_norms = true};
+    const struct moe_options moe = {
+        .score = ROUTE_SIGMOID,
+        .normalise = build_bool(b, "expert_weights_norm", "norm_topk_prob", true),
+        .added_sum = 1e-6f,
+        .scale = (float)build_f64(b, "expert_weights_scale", "routed_scaling_factor", 1.0)};
     for (uint32_t i = 0; i < b->h.n_layers; i++) {
         build_norm(b, (int)i, "attn_norm", x, normed, x.width, 0.0f);
         if (b->h.layers[i].kind == LAYER_CONV)
@@ -92,7 +98,10 @@ static void build_lfm2(struct build *b)
         else
             build_attention(b, i, normed, x, x, &attention);
         build_norm(b, (int)i, "ffn_norm", x, normed, x.width, 0.0f);
-        build_ffn(b, i, normed, x, x);
+        if (build_exists(b, (int)i, "ffn_gate_inp"))
+            build_moe(b, i, normed, x, x, &moe);
+        else
+            build_ffn(b, i, normed, x, x);
     }
     build_head(b, &(struct head_options){.norm_role = "token_embd_norm"});
 }
@@ -107,10 +116,17 @@ static const struct hf_name names[] = {
     {"ffn_gate", "feed_forward.w1"},
     {"ffn_down", "feed_forward.w2"},
     {"ffn_up", "feed_forward.w3"},
+    {"ffn_gate_inp", "feed_forward.gate"},
+    {"ffn_gate_exps", "feed_forward.experts.%u.w1"},
+    {"ffn_down_exps", "feed_forward.experts.%u.w2"},
+    {"ffn_up_exps", "feed_forward.experts.%u.w3"},
+    {"ffn_gate_up_exps", "feed_forward.experts.gate_up_proj"},
+    {"exp_probs_b", "feed_forward.expert_bias"},
     {"shortconv.in_proj", "conv.in_proj"},
     {"shortconv.conv", "conv.conv"},
     {"shortconv.out_proj", "conv.out_proj"},
     {NULL, NULL},
 };
-static const char *const arch_names[] = {"lfm2", NULL};
-const struct architecture arch_lfm2 = {"lfm2", arch_names, arch_names, names, build_lfm2};
+static const char *const gguf_names[] = {"lfm2", "lfm2moe", NULL};
+static const char *const hf_names[] = {"lfm2", "lfm2_moe", NULL};
+const struct architecture arch_lfm2 = {"lfm2", gguf_names, hf_names, names, build_lfm2};

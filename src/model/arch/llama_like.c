@@ -3,7 +3,7 @@
  *
  *   arcee       no gate, squared ReLU                  seed_oss    biases; GGUF names a norm otherwise
  *   ernie4_5    pairs turn as neighbours in HF too     helium      likewise
- *   granite     multipliers on embedding, scores, residual and logits
+ *   granite     multipliers on embedding, scores, residual and logits; -moe: experts, fused in HF
  *   smollm3     every fourth layer without rope        hunyuan     heads normalised after they turn
  *   glm4        norms on both sides of each half, a fused gate, half of each head turns
  *   bitnet      norms before the output projections of both halves, squared ReLU (unpacked weights)
@@ -172,6 +172,13 @@ const struct architecture arch_ernie4_5 = {"ernie4.5", NAMES("ernie4_5"), NAMES(
 const struct architecture arch_helium = {"helium", NONE, NAMES("helium"), NULL, build_neighbours};
 const struct architecture arch_granite = {"granite", NAMES("granite"), NAMES("granite"), NULL,
                                           build_granite};
+static const struct hf_name granite_moe_names[] = {
+    {"ffn_gate_inp", "block_sparse_moe.router.layer"},
+    {"ffn_gate_up_exps", "block_sparse_moe.input_linear"},
+    {"ffn_down_exps", "block_sparse_moe.output_linear"},
+    {NULL, NULL}};
+const struct architecture arch_granite_moe = {
+    "granite-moe", NAMES("granitemoe"), NAMES("granitemoe"), granite_moe_names, build_granite};
 const struct architecture arch_smollm3 = {"smollm3", NAMES("smollm3"), NAMES("smollm3"), NULL,
                                           build_smollm3};
 const struct architecture arch_hunyuan = {"hunyuan", NAMES("hunyuan-dense"),

@@ -29,7 +29,7 @@ static const struct option detokenize_options[] = {
     OPTIONS_END,
 };
 
-/* MODEL: a GGUF file (with or without weights), a model folder, or a tokenizer.json. */
+/* MODEL: a GGUF file (with or without weights), a model folder, or a tokenizer.json or .model. */
 static enum status open_tokenizer(const char *path, struct tokenizer **out, struct error *err)
 {
     struct vocabulary vocabulary;
@@ -37,6 +37,8 @@ static enum status open_tokenizer(const char *path, struct tokenizer **out, stru
     enum status status;
     if (str_ends(str_from(path), STR_LIT(".json")) && !file_is_directory(path)) {
         status = vocabulary_from_tokenizer_json(path, &vocabulary, err);
+    } else if (str_ends(str_from(path), STR_LIT(".model")) && !file_is_directory(path)) {
+        status = vocabulary_from_tokenizer_model(path, NULL, &vocabulary, err);
     } else {
         status = checkpoint_open(path, &checkpoint, err);
         if (status == STATUS_OK)
@@ -116,7 +118,7 @@ const struct command command_tokenize = {
     .usage = "tokenize MODEL [--file F] [--no-bos] [--no-parse-special]",
     .about = "Reads text from standard input (or a file) and prints its token ids as a JSON list.\n"
              "MODEL: a GGUF file (a vocabulary-only one will do), a model folder, or a\n"
-             "tokenizer.json.\n\n"
+             "tokenizer.json or tokenizer.model.\n\n"
              "  printf 'Hello world' | sluice tokenize model.gguf",
     .options = tokenize_options,
     .run = run_tokenize,

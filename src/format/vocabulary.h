@@ -1,5 +1,5 @@
 /*
- * Reading vocabularies: GGUF metadata and tokenizer.json into text's struct vocabulary.
+ * Reading vocabularies: GGUF metadata, tokenizer.json and tokenizer.model into text's vocabulary.
  *
  * Nothing in the files is trusted; errors are STATUS_MODEL naming the file or key, or
  * STATUS_UNSUPPORTED naming the kind of tokenizer that sluice does not know yet (such a model still
@@ -7,7 +7,7 @@
  * and calls vocabulary_release(); on error *out is empty.
  *
  * Sources of the formats: GGUF specification ("tokenizer.ggml.*"); the serialisation of Hugging Face
- * tokenizers 0.2x (tokenizer.json). GGUF does not record a normalizer or whether a piece that is a
+ * tokenizers 0.2x (tokenizer.json); sentencepiece_model.proto (tokenizer.model). GGUF does not record a normalizer or whether a piece that is a
  * token is merged, so these follow from the pre-tokenizer's name; see vocabulary_gguf.c.
  */
 #ifndef SLUICE_FORMAT_VOCABULARY_H
@@ -43,5 +43,15 @@ struct vocabulary_configs {
 enum status vocabulary_from_json_text(struct str text, const char *name,
                                       const struct vocabulary_configs *configs,
                                       struct vocabulary *out, struct error *err);
+
+/* A tokenizer.model: SentencePiece's protobuf. Tokens that only tokenizer_config.json knows
+ * (added_tokens_decoder) are added; configs may be NULL. */
+enum status vocabulary_from_tokenizer_model(const char *path,
+                                            const struct vocabulary_configs *configs,
+                                            struct vocabulary *out, struct error *err);
+/* The same from memory. */
+enum status vocabulary_from_model_bytes(struct str bytes, const char *name,
+                                        const struct vocabulary_configs *configs,
+                                        struct vocabulary *out, struct error *err);
 
 #endif

@@ -7,9 +7,9 @@
  *
  *     nodes   [a] <-> [b] <-> [c] ...         heap   rank << 32 | position of the left node
  *
- * The rank of a merge is its index, so a heap entry needs no more than these 8 bytes: it is stale
- * unless the ids at its node and the next are still the two parts of merge `rank`. The order of the
- * heap is rank first, then position, which is the order of the definition.
+ * Each node knows the rank of the pair that begins with it, so a heap entry needs no more than these
+ * 8 bytes: it is stale unless its node still has that rank. The order of the heap is rank first, then
+ * position, which is the order of the definition.
  */
 #include "text/tokenizer/bpe.h"
 
@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "text/tokenizer/bpe_symbols.h"
 
 #define NO_RANK   UINT32_MAX
 #define NO_NODE   UINT32_MAX
@@ -38,26 +39,6 @@ static const struct bpe_pair *pair_find(const struct bpe *bpe, uint32_t left, ui
     return pair->rank == NO_RANK ? NULL : pair;
 }
 
-static void set_byte_ids(struct bpe *bpe, const struct vocabulary *vocabulary,
-                         const struct byte_alphabet *alphabet)
-{
-    for (unsigned b = 0; b < 256; b++) {
-        uint16_t c = alphabet->char_of[b];
-        char text[2] = {(char)c, 0};
-        struct str name = {text, 1};
-        if (c >= 0x80) {
-            text[0] = (char)(0xc0 | c >> 6);
-            text[1] = (char)(0x80 | (c & 0x3f));
-            name.len = 2;
-        }
-        int32_t id = vocabulary_find(vocabulary, name);
-        /* An added token's text is the text itself, so only in ASCII does it name a byte. */
-        uint8_t kind = id == VOCABULARY_NONE ? TOKEN_UNUSED : vocabulary->tokens[id].kind;
-        bool usable = kind == TOKEN_NORMAL || (kind == TOKEN_USER_DEFINED && c == b && c < 0x80);
-        bpe->byte_ids[b] = usable ? id : vocabulary->unk;
-    }
-}
-
 bool bpe_init(struct bpe *bpe, const struct vocabulary *vocabulary,
               const struct byte_alphabet *alphabet)
 {
@@ -71,31 +52,28 @@ bool bpe_init(struct bpe *bpe, const struct vocabulary *vocabulary,
     bpe->capacity = capacity;
     bpe->shift = 64 - bits;
     bpe->pairs = calloc(capacity, sizeof *bpe->pairs);
-    bpe->merges = calloc(vocabulary->n_merges + (size_t)1, sizeof *bpe->merges);
-    if (!bpe->pairs || !bpe->merges) {
+    if (!bpe->pairs || !bpe_symbols_init(&bpe->symbols, vocabulary, alphabet)) {
         bpe_release(bpe);
         return false;
     }
     for (size_t i = 0; i < capacity; i++)
         bpe->pairs[i].rank = NO_RANK;
-    for (uint32_t rank = 0; rank < vocabulary->n_merges; rank++) {
-        const struct vocabulary_merge *merge = &vocabulary->merges[rank];
-        bpe->merges[rank] = *merge;
+    for (uint32_t i = 0; i < vocabulary->n_merges; i++) {
+        const struct vocabulary_merge *merge = &vocabulary->merges[i];
         uint8_t kind = vocabulary->tokens[merge->result].kind;
         if (kind == TOKEN_CONTROL || kind == TOKEN_UNKNOWN)
             continue;
         /* A pair that is listed twice has its last rank, as in the reference. */
         uint64_t key = (uint64_t)merge->left << 32 | merge->right;
-        bpe->pairs[pair_slot(bpe, key)] = (struct bpe_pair){key, rank, merge->result};
+        bpe->pairs[pair_slot(bpe, key)] = (struct bpe_pair){key, merge->rank, merge->result};
     }
-    set_byte_ids(bpe, vocabulary, alphabet);
     return true;
 }
 
 void bpe_release(struct bpe *bpe)
 {
     free(bpe->pairs);
-    free(bpe->merges);
+    bpe_symbols_release(&bpe->symbols);
     *bpe = (struct bpe){0};
 }
 
@@ -103,6 +81,7 @@ void bpe_scratch_release(struct bpe_scratch *scratch)
 {
     free(scratch->nodes);
     free(scratch->heap);
+    free(scratch->ids);
     *scratch = (struct bpe_scratch){0};
 }
 
@@ -112,16 +91,9 @@ static uint64_t small_pair(const struct bpe *bpe, uint32_t left, uint32_t right)
     return pair ? (uint64_t)pair->rank << 32 | pair->result : NO_PAIR;
 }
 
-static bool encode_small(const struct bpe *bpe, const uint8_t *bytes, size_t n_bytes,
-                         struct token_list *out)
+static bool encode_small(const struct bpe *bpe, uint32_t *ids, size_t n, struct token_list *out)
 {
-    uint32_t ids[SMALL_MAX];
     uint64_t pairs[SMALL_MAX]; /* pairs[i]: rank and result of (ids[i], ids[i + 1]) */
-    size_t n = 0;
-    for (size_t i = 0; i < n_bytes; i++) {
-        if (bpe->byte_ids[bytes[i]] != VOCABULARY_NONE)
-            ids[n++] = (uint32_t)bpe->byte_ids[bytes[i]];
-    }
     for (size_t i = 0; i + 1 < n; i++)
         pairs[i] = small_pair(bpe, ids[i], ids[i + 1]);
     while (n > 1) {
@@ -142,11 +114,7 @@ static bool encode_small(const struct bpe *bpe, const uint8_t *bytes, size_t n_b
         if (best)
             pairs[best - 1] = small_pair(bpe, ids[best - 1], ids[best]);
     }
-    for (size_t i = 0; i < n; i++) {
-        if (!token_list_add(out, (int32_t)ids[i]))
-            return false;
-    }
-    return true;
+    return bpe_symbols_put(&bpe->symbols, ids, n, out);
 }
 
 static void heap_sift_down(uint64_t *heap, size_t count, size_t i)
@@ -204,12 +172,21 @@ static bool scratch_reserve(struct bpe_scratch *scratch, size_t n)
     return true;
 }
 
+/* Looks the pair at `left` up again. */
+static void set_pair(const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t left)
+{
+    struct bpe_node *node = &scratch->nodes[left];
+    const struct bpe_pair *pair =
+        node->next == NO_NODE ? NULL : pair_find(bpe, node->id, scratch->nodes[node->next].id);
+    node->rank = pair ? pair->rank : NO_RANK;
+    node->result = pair ? pair->result : 0;
+}
+
 static void push_pair(const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t left)
 {
-    const struct bpe_node *nodes = scratch->nodes;
-    const struct bpe_pair *pair = pair_find(bpe, nodes[left].id, nodes[nodes[left].next].id);
-    if (pair)
-        heap_push(scratch, (uint64_t)pair->rank << 32 | left);
+    set_pair(bpe, scratch, left);
+    if (scratch->nodes[left].rank != NO_RANK)
+        heap_push(scratch, (uint64_t)scratch->nodes[left].rank << 32 | left);
 }
 
 static void merge_all(const struct bpe *bpe, struct bpe_scratch *scratch)
@@ -217,60 +194,64 @@ static void merge_all(const struct bpe *bpe, struct bpe_scratch *scratch)
     struct bpe_node *nodes = scratch->nodes;
     while (scratch->heap_count) {
         uint64_t top = heap_pop(scratch);
-        const struct vocabulary_merge *merge = &bpe->merges[top >> 32];
         struct bpe_node *left = &nodes[(uint32_t)top];
-        if (left->id != merge->left || left->next == NO_NODE ||
-            nodes[left->next].id != merge->right)
+        if (left->rank != (uint32_t)(top >> 32))
             continue;
         struct bpe_node *right = &nodes[left->next];
-        left->id = merge->result;
+        left->id = left->result;
         left->next = right->next;
-        right->id = UINT32_MAX; /* no merge has such a part: entries for it are stale */
-        if (left->next != NO_NODE) {
+        right->rank = NO_RANK;
+        if (left->next != NO_NODE)
             nodes[left->next].prev = (uint32_t)top;
-            push_pair(bpe, scratch, (uint32_t)top);
-        }
+        push_pair(bpe, scratch, (uint32_t)top);
         if (left->prev != NO_NODE)
             push_pair(bpe, scratch, left->prev);
     }
 }
 
-static bool encode_large(const struct bpe *bpe, struct bpe_scratch *scratch, const uint8_t *bytes,
-                         size_t n_bytes, struct token_list *out)
+/* ids: [n], the symbols; overwritten. */
+static bool encode_large(const struct bpe *bpe, struct bpe_scratch *scratch, uint32_t *ids,
+                         size_t n_ids, struct token_list *out)
 {
-    if (!scratch_reserve(scratch, n_bytes))
+    if (!scratch_reserve(scratch, n_ids))
         return false;
     struct bpe_node *nodes = scratch->nodes;
-    uint32_t n = 0;
-    for (size_t i = 0; i < n_bytes; i++) {
-        int32_t id = bpe->byte_ids[bytes[i]];
-        if (id == VOCABULARY_NONE)
-            continue;
-        nodes[n] = (struct bpe_node){(uint32_t)id, n ? n - 1 : NO_NODE, n + 1};
-        n++;
-    }
-    if (n == 0)
-        return true;
-    nodes[n - 1].next = NO_NODE;
+    uint32_t n = (uint32_t)n_ids;
+    for (uint32_t i = 0; i < n; i++)
+        nodes[i] =
+            (struct bpe_node){ids[i], i ? i - 1 : NO_NODE, i + 1 < n ? i + 1 : NO_NODE, NO_RANK, 0};
     for (uint32_t i = 0; i + 1 < n; i++) {
-        const struct bpe_pair *pair = pair_find(bpe, nodes[i].id, nodes[i + 1].id);
-        if (pair)
-            scratch->heap[scratch->heap_count++] = (uint64_t)pair->rank << 32 | i;
+        set_pair(bpe, scratch, i);
+        if (nodes[i].rank != NO_RANK)
+            scratch->heap[scratch->heap_count++] = (uint64_t)nodes[i].rank << 32 | i;
     }
     for (size_t i = scratch->heap_count / 2; i-- > 0;)
         heap_sift_down(scratch->heap, scratch->heap_count, i);
     merge_all(bpe, scratch);
-    for (uint32_t i = 0; i != NO_NODE; i = nodes[i].next) {
-        if (!token_list_add(out, (int32_t)nodes[i].id))
-            return false;
-    }
-    return true;
+    size_t kept = 0;
+    for (uint32_t i = 0; i != NO_NODE; i = nodes[i].next)
+        ids[kept++] = nodes[i].id;
+    return bpe_symbols_put(&bpe->symbols, ids, kept, out);
 }
 
 bool bpe_encode(const struct bpe *bpe, struct bpe_scratch *scratch, const uint8_t *bytes, size_t n,
                 struct token_list *out)
 {
-    if (n <= SMALL_MAX)
-        return encode_small(bpe, bytes, n, out);
-    return encode_large(bpe, scratch, bytes, n, out);
+    uint32_t small[SMALL_MAX];
+    uint32_t *ids = small;
+    if (n > SMALL_MAX) {
+        if (n > scratch->ids_capacity) {
+            uint32_t *larger = realloc(scratch->ids, n * sizeof *larger);
+            if (!larger)
+                return false;
+            scratch->ids = larger;
+            scratch->ids_capacity = n;
+        }
+        ids = scratch->ids;
+    }
+    size_t n_ids = bpe_symbols_split(&bpe->symbols, bytes, n, ids);
+    if (n_ids == 0)
+        return true;
+    return n_ids <= SMALL_MAX ? encode_small(bpe, ids, n_ids, out)
+                              : encode_large(bpe, scratch, ids, n_ids, out);
 }

@@ -1,11 +1,12 @@
 /*
- * Form C in chunks.
+ * Normalization in chunks.
  *
  * A chunk is a character and everything behind it that could combine with it: marks, and Hangul
  * vowels and finals. Every character that composes with the one before it, or is reordered across
- * it, is of these (they are all of category M or conjoining jamo), so normalizing the chunks one by
- * one equals normalizing the whole. That gives constant small buffers for ordinary text, and a map
- * from source to output, which the trust spans need.
+ * it, is of these (they are all of category M or conjoining jamo), or, in the compatibility forms,
+ * becomes one of them; so normalizing the chunks one by one equals normalizing the whole. That gives
+ * constant small buffers for ordinary text, and a map from source to output, which the trust spans
+ * need.
  *
  * utf8proc's own utf8proc_decompose() is not used: it orders marks by exchange, in quadratic time.
  */
@@ -17,7 +18,8 @@
 #include "base/checked.h"
 #include "text/tokenizer/utf8.h"
 
-#define DECOMPOSED_MAX 8 /* no canonical decomposition is longer than 4 */
+#define DECOMPOSED_MAX 32 /* no decomposition is longer than 18 */
+#define EXPANSION_MAX  8  /* code points per byte: 18 from the 3 bytes of U+FDFA */
 #define INSERTION_MAX  16
 
 void normalizer_map_release(struct normalizer_map *map)
@@ -26,17 +28,49 @@ void normalizer_map_release(struct normalizer_map *map)
     *map = (struct normalizer_map){0};
 }
 
-bool normalizer_nfc_needed(struct str text)
+/* Every string of bytes below this is in the form. */
+static uint8_t first_byte(enum normalizer_form form)
 {
-    /* Below U+0300 (0xcc 0x80) every string is in form C. */
+    switch (form) {
+    case NORMALIZER_C:
+        return 0xcc; /* U+0300 */
+    case NORMALIZER_D:
+        return 0xc3; /* U+00C0 */
+    default:
+        return 0xc2; /* U+0080 */
+    }
+}
+
+bool normalizer_needed(enum normalizer_form form, struct str text)
+{
+    uint8_t first = first_byte(form);
     for (size_t i = 0; i < text.len; i++) {
-        if ((uint8_t)text.data[i] >= 0xcc)
+        if ((uint8_t)text.data[i] >= first)
             return true;
     }
     return false;
 }
 
-static bool combines_backwards(uint32_t c)
+static bool is_compatible(enum normalizer_form form)
+{
+    return form == NORMALIZER_KC || form == NORMALIZER_KD;
+}
+
+static bool composes(enum normalizer_form form)
+{
+    return form == NORMALIZER_C || form == NORMALIZER_KC;
+}
+
+static utf8proc_ssize_t decompose(enum normalizer_form form, uint32_t c, utf8proc_int32_t *out,
+                                  size_t room)
+{
+    int boundary = 0;
+    return utf8proc_decompose_char(
+        (utf8proc_int32_t)c, out, (utf8proc_ssize_t)room,
+        is_compatible(form) ? UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT : UTF8PROC_DECOMPOSE, &boundary);
+}
+
+static bool is_combining(uint32_t c)
 {
     if (c < 0x300)
         return false;
@@ -47,15 +81,27 @@ static bool combines_backwards(uint32_t c)
            category == UTF8PROC_CATEGORY_ME;
 }
 
-/* Whether `c`, alone, is its own form C: no canonical decomposition at all, or a Hangul syllable. */
-static bool is_inert(uint32_t c)
+static bool combines_backwards(enum normalizer_form form, uint32_t c)
 {
-    if (c < 0x300 || (c >= 0xac00 && c <= 0xd7a3))
+    if (is_combining(c))
+        return true;
+    /* Jamo of the compatibility blocks and half-width sound marks. */
+    bool may = (c >= 0x3131 && c <= 0x318e) || (c >= 0xff9e && c <= 0xffdc);
+    if (!may || !is_compatible(form))
+        return false;
+    utf8proc_int32_t parts[DECOMPOSED_MAX];
+    return decompose(form, c, parts, DECOMPOSED_MAX) > 0 && is_combining((uint32_t)parts[0]);
+}
+
+/* Whether `c`, alone, is what it becomes. */
+static bool is_inert(enum normalizer_form form, uint32_t c)
+{
+    if (c < 0x80 || (form == NORMALIZER_C && c < 0x300))
+        return true;
+    if (composes(form) && c >= 0xac00 && c <= 0xd7a3)
         return true;
     utf8proc_int32_t parts[DECOMPOSED_MAX];
-    int boundary = 0;
-    utf8proc_ssize_t n = utf8proc_decompose_char((utf8proc_int32_t)c, parts, DECOMPOSED_MAX,
-                                                 UTF8PROC_DECOMPOSE, &boundary);
+    utf8proc_ssize_t n = decompose(form, c, parts, DECOMPOSED_MAX);
     return n == 1 && parts[0] == (utf8proc_int32_t)c;
 }
 
@@ -89,12 +135,12 @@ static void sort_marks(utf8proc_int32_t *marks, size_t n, utf8proc_int32_t *spar
 }
 
 /* Normalizes one chunk (valid UTF-8). */
-static bool append_chunk(struct str chunk, struct buf *out)
+static bool append_chunk(enum normalizer_form form, struct str chunk, struct buf *out)
 {
     utf8proc_int32_t small[2 * 64];
     size_t capacity = 64;
     size_t needed;
-    if (!checked_mul_size(chunk.len, 4, &needed) || needed > SIZE_MAX / 16)
+    if (!checked_mul_size(chunk.len, EXPANSION_MAX, &needed) || needed > SIZE_MAX / 16)
         return false;
     utf8proc_int32_t *points = small;
     utf8proc_int32_t *large = NULL;
@@ -110,10 +156,7 @@ static bool append_chunk(struct str chunk, struct buf *out)
     for (size_t i = 0; i < chunk.len;) {
         uint32_t c = 0;
         i += utf8_decode(bytes + i, chunk.len - i, &c);
-        int boundary = 0;
-        utf8proc_ssize_t k = utf8proc_decompose_char((utf8proc_int32_t)c, points + n,
-                                                     (utf8proc_ssize_t)(capacity - n),
-                                                     UTF8PROC_DECOMPOSE, &boundary);
+        utf8proc_ssize_t k = decompose(form, c, points + n, capacity - n);
         if (k < 1 || (size_t)k > capacity - n) {
             free(large);
             return false;
@@ -127,8 +170,9 @@ static bool append_chunk(struct str chunk, struct buf *out)
         sort_marks(points + i, end - i, points + capacity);
         i = end + (end == i);
     }
-    utf8proc_ssize_t composed =
-        utf8proc_normalize_utf32(points, (utf8proc_ssize_t)n, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
+    utf8proc_ssize_t composed = (utf8proc_ssize_t)n;
+    if (composes(form))
+        composed = utf8proc_normalize_utf32(points, composed, UTF8PROC_COMPOSE | UTF8PROC_STABLE);
     for (utf8proc_ssize_t i = 0; i < composed; i++) {
         utf8proc_uint8_t encoded[4];
         utf8proc_ssize_t length = utf8proc_encode_char(points[i], encoded);
@@ -154,7 +198,8 @@ static bool map_add(struct normalizer_map *map, size_t source_end, size_t output
     return true;
 }
 
-bool normalizer_nfc(struct str text, struct buf *out, struct normalizer_map *map)
+bool normalizer_run(enum normalizer_form form, struct str text, struct buf *out,
+                    struct normalizer_map *map)
 {
     const uint8_t *bytes = (const uint8_t *)text.data;
     size_t copied = 0, out_start = out->len;
@@ -170,16 +215,16 @@ bool normalizer_nfc(struct str text, struct buf *out, struct normalizer_map *map
         while (end < text.len) {
             uint32_t next;
             unsigned next_length = utf8_decode(bytes + end, text.len - end, &next);
-            if (next_length == 0 || !combines_backwards(next))
+            if (next_length == 0 || !combines_backwards(form, next))
                 break;
             end += next_length;
             alone = false;
         }
-        if (!alone || !is_inert(c)) {
+        if (!alone || !is_inert(form, c)) {
             buf_append(out, text.data + copied, i - copied);
             if (i > copied && !map_add(map, i, out->len - out_start, false))
                 return false;
-            if (!append_chunk((struct str){text.data + i, end - i}, out) ||
+            if (!append_chunk(form, (struct str){text.data + i, end - i}, out) ||
                 !map_add(map, end, out->len - out_start, true))
                 return false;
             copied = end;

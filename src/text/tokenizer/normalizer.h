@@ -1,5 +1,5 @@
 /*
- * Unicode normalization form C of text that may hold anything.
+ * Unicode normalization forms of text that may hold anything.
  *
  * Bytes that are not UTF-8 stay as they are. Working memory and time are linear in the text, also
  * for a megabyte of combining marks in the worst order. Any thread.
@@ -25,9 +25,12 @@ struct normalizer_map {
 };
 void normalizer_map_release(struct normalizer_map *map);
 
-/* False if the text is in form C for sure (a cheap test). */
-bool normalizer_nfc_needed(struct str text);
+enum normalizer_form { NORMALIZER_C, NORMALIZER_D, NORMALIZER_KC, NORMALIZER_KD };
+
+/* False if the text is in that form for sure (a cheap test). */
+bool normalizer_needed(enum normalizer_form form, struct str text);
 /* Appends the normalized text to `out`; map may be NULL. False: out of memory. */
-bool normalizer_nfc(struct str text, struct buf *out, struct normalizer_map *map);
+bool normalizer_run(enum normalizer_form form, struct str text, struct buf *out,
+                    struct normalizer_map *map);
 
 #endif

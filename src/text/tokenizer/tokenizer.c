@@ -9,7 +9,6 @@
 #include <stdlib.h>
 
 #include "text/tokenizer/byte_alphabet.h"
-#include "text/tokenizer/normalizer.h"
 #include "text/tokenizer/tokenizer_internal.h"
 
 void token_list_release(struct token_list *list)
@@ -34,66 +33,135 @@ bool token_list_add(struct token_list *list, int32_t id)
     return true;
 }
 
-/* The bytes a token stands for. A normal token that is not spelled in the byte alphabet stands for
- * its own text, as in the reference; text never becomes such a token. */
+static bool is_added(uint8_t kind)
+{
+    return kind == TOKEN_CONTROL || kind == TOKEN_USER_DEFINED || kind == TOKEN_UNKNOWN;
+}
+
+/* What pieces are compared with: the bytes of a byte-level token, the text of any other. */
+static bool add_normal(struct tokenizer *tokenizer, struct str text, uint32_t id)
+{
+    if (text.len == 0)
+        return true;
+    if (text.len > tokenizer->longest_normal)
+        tokenizer->longest_normal = text.len;
+    return strmap_add(&tokenizer->normal, text, id, NULL);
+}
+
+/* A normal token that is not spelled in the byte alphabet stands for its own text, as in the
+ * reference; text never becomes such a token. */
+static bool set_byte_level_piece(struct tokenizer *tokenizer, const struct byte_alphabet *alphabet,
+                                 uint32_t id)
+{
+    struct token_entry *entry = &tokenizer->tokens[id];
+    struct str piece = arena_copy_str(&tokenizer->arena, entry->text);
+    if (!piece.data)
+        return false;
+    bool spelled = byte_alphabet_decode(alphabet, entry->text, (uint8_t *)piece.data, &piece.len);
+    entry->piece = spelled ? piece : entry->text;
+    return !spelled || add_normal(tokenizer, piece, id);
+}
+
+/* The bytes a token stands for inside of a text. */
 static bool set_piece(struct tokenizer *tokenizer, const struct byte_alphabet *alphabet,
                       uint32_t id, const struct vocabulary_token *token)
 {
     struct token_entry *entry = &tokenizer->tokens[id];
     if (!token->text.data)
         return true;
-    struct str piece = arena_copy_str(&tokenizer->arena, token->text);
-    if (!piece.data)
+    entry->text = arena_copy_str(&tokenizer->arena, token->text);
+    if (!entry->text.data)
         return false;
-    bool is_normal = token->kind == TOKEN_NORMAL || token->kind == TOKEN_BYTE;
-    if (!is_normal) {
-        entry->piece = piece;
-        return piece.len == 0 || strmap_add(&tokenizer->other, piece, id, NULL);
-    }
-    bool spelled = byte_alphabet_decode(alphabet, token->text, (uint8_t *)piece.data, &piece.len);
-    if (!spelled) {
-        memcpy((char *)piece.data, token->text.data, token->text.len);
-        piece.len = token->text.len;
-    }
-    entry->piece = piece;
-    if (!spelled || piece.len == 0)
+    bool other = is_added(token->kind) || token->kind == TOKEN_UNUSED;
+    if (other && token->text.len && !strmap_add(&tokenizer->other, entry->text, id, NULL))
+        return false;
+    if (other && (token->kind != TOKEN_USER_DEFINED || !tokenizer->decoder.metaspace)) {
+        entry->piece = entry->text;
         return true;
-    if (piece.len > tokenizer->longest_normal)
-        tokenizer->longest_normal = piece.len;
-    return strmap_add(&tokenizer->normal, piece, id, NULL);
+    }
+    if (tokenizer->kind == VOCABULARY_BYTE_BPE)
+        return set_byte_level_piece(tokenizer, alphabet, id);
+    struct buf bytes = {0};
+    int byte = token->kind == TOKEN_BYTE ? unknown_byte_of(token->text) : -1;
+    if (byte >= 0)
+        buf_append_char(&bytes, (char)byte);
+    else
+        tokenizer_token_text(&tokenizer->decoder, entry, false, false, &bytes);
+    entry->piece = arena_copy_str(&tokenizer->arena, buf_str(&bytes));
+    bool ok = !bytes.failed && entry->piece.data;
+    buf_release(&bytes);
+    return ok && (token->kind != TOKEN_NORMAL || add_normal(tokenizer, entry->text, id));
 }
 
-static bool is_added(uint8_t kind)
+/* SentencePiece also finds user-defined tokens that normalization only makes. */
+static bool is_found_twice(const struct tokenizer *tokenizer, const struct vocabulary_token *token)
 {
-    return kind == TOKEN_CONTROL || kind == TOKEN_USER_DEFINED || kind == TOKEN_UNKNOWN;
+    size_t n = tokenizer->normalization.n_steps;
+    return token->kind == TOKEN_USER_DEFINED && n &&
+           tokenizer->normalization.steps[n - 1].rule.kind == VOCABULARY_NORMALIZER_SPACES;
 }
 
-static bool set_added(struct tokenizer *tokenizer, uint32_t id,
-                      const struct vocabulary_token *token)
+static enum status set_added(struct tokenizer *tokenizer, uint32_t id,
+                             const struct vocabulary_token *token, struct error *err)
 {
-    if (!token->text.data || !is_added(token->kind))
-        return true;
-    if (!token->normalized)
-        return added_tokens_add(&tokenizer->raw, token->text, (int32_t)id);
-    struct buf text = {0};
-    bool ok = tokenizer->normalizer == VOCABULARY_NORMALIZER_NFC
-                  ? normalizer_nfc(token->text, &text, NULL)
-                  : (buf_append_str(&text, token->text), !text.failed);
-    ok = ok && added_tokens_add(&tokenizer->normalized, buf_str(&text), (int32_t)id);
-    buf_release(&text);
-    return ok;
+    if (!token->text.len || !is_added(token->kind))
+        return STATUS_OK;
+    /* Under trust spans a control token is found in the text as given: only form C has a map. */
+    bool raw = !token->normalized ||
+               (token->kind != TOKEN_USER_DEFINED && tokenizer->normalization.n_steps &&
+                !normalization_is_nfc(&tokenizer->normalization));
+    bool normalized = token->normalized || is_found_twice(tokenizer, token);
+    bool ok = !raw || added_tokens_add(&tokenizer->raw, token->text, (int32_t)id);
+    enum status status = STATUS_OK;
+    if (ok && normalized) {
+        struct normalization_run run = {0};
+        struct normalization_place inside = {0};
+        struct str text;
+        status =
+            normalization_apply(&tokenizer->normalization, &run, token->text, inside, &text, err);
+        ok = status != STATUS_OK || added_tokens_add(&tokenizer->normalized, text, (int32_t)id);
+        normalization_run_close(&run);
+    }
+    return ok ? status : error_set(err, STATUS_MEMORY, "tokenizer: out of memory");
 }
 
-static bool set_tokens(struct tokenizer *tokenizer, const struct vocabulary *vocabulary,
-                       const struct byte_alphabet *alphabet)
+/* Which characters stand before a U+2581 inside of some token. */
+static void set_cuts(struct tokenizer *tokenizer, const struct vocabulary *vocabulary)
+{
+    bool by_piece =
+        vocabulary->kind == VOCABULARY_CHAR_BPE || vocabulary->kind == VOCABULARY_UNIGRAM;
+    tokenizer->cuts = by_piece && !vocabulary->ignore_merges && !vocabulary->end_of_word.len;
+    for (uint32_t id = 0; tokenizer->cuts && id < vocabulary->n_tokens; id++) {
+        struct str text = vocabulary->tokens[id].text;
+        for (size_t i = 1; text.data && i < text.len; i++) {
+            i = str_find(text, METASPACE, i);
+            if (i == SIZE_MAX)
+                break;
+            tokenizer->joins_metaspace[(uint8_t)text.data[i - 1]] = true;
+        }
+    }
+    /* U+2581 itself is told apart by looking at it. */
+    tokenizer->joins_metaspace[0x81] = true;
+}
+
+static bool alloc_tokens(struct tokenizer *tokenizer, const struct vocabulary *vocabulary)
 {
     uint32_t n = vocabulary->n_tokens;
     tokenizer->n_tokens = n;
     tokenizer->tokens = arena_alloc(&tokenizer->arena, n, sizeof *tokenizer->tokens);
     tokenizer->whole = arena_alloc(&tokenizer->arena, n, sizeof *tokenizer->whole);
-    if (!tokenizer->tokens || !tokenizer->whole || !strmap_reserve(&tokenizer->normal, n))
-        return false;
-    for (uint32_t id = 0; id < n; id++) {
+    tokenizer->ends =
+        arena_alloc(&tokenizer->arena, vocabulary->n_ends + (size_t)1, sizeof *tokenizer->ends);
+    tokenizer->n_ends = vocabulary->n_ends;
+    return tokenizer->tokens && tokenizer->whole && tokenizer->ends &&
+           strmap_reserve(&tokenizer->normal, n);
+}
+
+static enum status set_tokens(struct tokenizer *tokenizer, const struct vocabulary *vocabulary,
+                              const struct byte_alphabet *alphabet, struct error *err)
+{
+    bool ok = alloc_tokens(tokenizer, vocabulary);
+    for (uint32_t id = 0; ok && id < tokenizer->n_tokens; id++) {
         const struct vocabulary_token *token = &vocabulary->tokens[id];
         atomic_init(&tokenizer->whole[id], WHOLE_UNKNOWN);
         tokenizer->tokens[id] = (struct token_entry){
@@ -102,35 +170,36 @@ static bool set_tokens(struct tokenizer *tokenizer, const struct vocabulary *voc
             .rstrip = token->rstrip,
             .single_word = token->single_word,
         };
-        if (!set_piece(tokenizer, alphabet, id, token) || !set_added(tokenizer, id, token))
-            return false;
+        ok = set_piece(tokenizer, alphabet, id, token);
+        enum status status = ok ? set_added(tokenizer, id, token, err) : STATUS_OK;
+        if (status != STATUS_OK)
+            return status;
     }
-    tokenizer->n_ends = vocabulary->n_ends;
-    tokenizer->ends =
-        arena_alloc(&tokenizer->arena, vocabulary->n_ends + (size_t)1, sizeof *tokenizer->ends);
-    if (!tokenizer->ends)
-        return false;
+    if (!ok)
+        return error_set(err, STATUS_MEMORY, "tokenizer: out of memory");
     for (uint32_t i = 0; i < vocabulary->n_ends; i++) {
         tokenizer->ends[i] = vocabulary->ends[i];
         tokenizer->tokens[vocabulary->ends[i]].end = true;
     }
-    return true;
+    set_cuts(tokenizer, vocabulary);
+    return STATUS_OK;
 }
 
-enum status tokenizer_create(const struct vocabulary *vocabulary, struct tokenizer **out,
-                             struct error *err)
+static bool set_decoder(struct tokenizer *tokenizer, const struct vocabulary_decoder *decoder)
 {
-    *out = NULL;
-    if (vocabulary->kind != VOCABULARY_BYTE_BPE)
-        return error_set(err, STATUS_UNSUPPORTED, "tokenizer kind %d is not known to sluice yet",
-                         (int)vocabulary->kind);
-    if (vocabulary->n_tokens == 0)
-        return error_set(err, STATUS_MODEL, "the vocabulary is empty");
-    struct tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
-    if (!tokenizer)
-        return error_set(err, STATUS_MEMORY, "tokenizer: out of memory");
-    tokenizer->normalizer = vocabulary->normalizer;
+    struct vocabulary_decoder *copy = &tokenizer->decoder;
+    *copy = *decoder;
+    copy->word_prefix = arena_copy_str(&tokenizer->arena, decoder->word_prefix);
+    copy->word_suffix = arena_copy_str(&tokenizer->arena, decoder->word_suffix);
+    return copy->word_prefix.data && copy->word_suffix.data;
+}
+
+static void set_rules(struct tokenizer *tokenizer, const struct vocabulary *vocabulary)
+{
+    tokenizer->kind = vocabulary->kind;
     tokenizer->ignore_merges = vocabulary->ignore_merges;
+    tokenizer->prefix_space = vocabulary->prefix_space && vocabulary->kind == VOCABULARY_BYTE_BPE;
+    tokenizer->fuse_unk = vocabulary->fuse_unk;
     tokenizer->add_bos = vocabulary->add_bos;
     tokenizer->add_eos = vocabulary->add_eos;
     tokenizer->bos = vocabulary->bos;
@@ -138,15 +207,54 @@ enum status tokenizer_create(const struct vocabulary *vocabulary, struct tokeniz
     tokenizer->eot = vocabulary->eot;
     tokenizer->unk = vocabulary->unk;
     tokenizer->pad = vocabulary->pad;
+    tokenizer->n_before = vocabulary->n_before;
+    tokenizer->n_behind = vocabulary->n_behind;
+    memcpy(tokenizer->before, vocabulary->before, sizeof tokenizer->before);
+    memcpy(tokenizer->behind, vocabulary->behind, sizeof tokenizer->behind);
+}
+
+static enum status set_model(struct tokenizer *tokenizer, const struct vocabulary *vocabulary,
+                             const struct byte_alphabet *alphabet, struct error *err)
+{
+    bool ok = true;
+    switch (vocabulary->kind) {
+    case VOCABULARY_BYTE_BPE:
+    case VOCABULARY_CHAR_BPE:
+        ok = bpe_init(&tokenizer->bpe, vocabulary, alphabet);
+        break;
+    case VOCABULARY_UNIGRAM:
+        return unigram_init(&tokenizer->unigram, vocabulary, err);
+    case VOCABULARY_WORDPIECE:
+        ok = wordpiece_init(&tokenizer->wordpiece, vocabulary);
+        break;
+    }
+    return ok ? STATUS_OK : error_set(err, STATUS_MEMORY, "tokenizer: out of memory");
+}
+
+enum status tokenizer_create(const struct vocabulary *vocabulary, struct tokenizer **out,
+                             struct error *err)
+{
+    *out = NULL;
+    if (vocabulary->n_tokens == 0)
+        return error_set(err, STATUS_MODEL, "the vocabulary is empty");
+    struct tokenizer *tokenizer = calloc(1, sizeof *tokenizer);
+    if (!tokenizer)
+        return error_set(err, STATUS_MEMORY, "tokenizer: out of memory");
+    set_rules(tokenizer, vocabulary);
     struct byte_alphabet alphabet;
     byte_alphabet_init(&alphabet);
     enum status status = STATUS_OK;
-    if (!set_tokens(tokenizer, vocabulary, &alphabet) ||
-        !bpe_init(&tokenizer->bpe, vocabulary, &alphabet))
+    if (!set_decoder(tokenizer, &vocabulary->decoder))
         status = error_set(err, STATUS_MEMORY, "tokenizer: out of memory");
     if (status == STATUS_OK)
-        status =
-            splitter_create(vocabulary->splits, vocabulary->n_splits, &tokenizer->splitter, err);
+        status = normalization_init(&tokenizer->normalization, vocabulary, err);
+    if (status == STATUS_OK)
+        status = set_tokens(tokenizer, vocabulary, &alphabet, err);
+    if (status == STATUS_OK)
+        status = set_model(tokenizer, vocabulary, &alphabet, err);
+    if (status == STATUS_OK)
+        status = splitter_create(vocabulary->splits, vocabulary->n_splits, false,
+                                 &tokenizer->splitter, err);
     if (status != STATUS_OK) {
         tokenizer_free(tokenizer);
         return status;
@@ -161,6 +269,9 @@ void tokenizer_free(struct tokenizer *tokenizer)
         return;
     splitter_free(tokenizer->splitter);
     bpe_release(&tokenizer->bpe);
+    unigram_release(&tokenizer->unigram);
+    wordpiece_release(&tokenizer->wordpiece);
+    normalization_release(&tokenizer->normalization);
     added_tokens_release(&tokenizer->raw);
     added_tokens_release(&tokenizer->normalized);
     strmap_release(&tokenizer->normal);
@@ -203,9 +314,26 @@ const int32_t *tokenizer_ends(const struct tokenizer *tokenizer, size_t *count)
     return tokenizer->ends;
 }
 
+/* The token whose text, spaces written as U+2581, is `text`. */
+static const int64_t *find_escaped(const struct tokenizer *tokenizer, struct str text)
+{
+    struct buf escaped = {0};
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.data[i] == ' ')
+            buf_append_str(&escaped, METASPACE);
+        else
+            buf_append_char(&escaped, text.data[i]);
+    }
+    const int64_t *id = escaped.failed ? NULL : strmap_get(&tokenizer->normal, buf_str(&escaped));
+    buf_release(&escaped);
+    return id;
+}
+
 int32_t tokenizer_find(const struct tokenizer *tokenizer, struct str text)
 {
     const int64_t *id = strmap_get(&tokenizer->other, text);
+    if (!id && tokenizer->decoder.metaspace)
+        id = find_escaped(tokenizer, text);
     if (!id)
         id = strmap_get(&tokenizer->normal, text);
     return id ? (int32_t)*id : VOCABULARY_NONE;

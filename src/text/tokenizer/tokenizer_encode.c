@@ -1,5 +1,5 @@
 /*
- * Encoding: added tokens are cut out, the rest is normalized, split and merged.
+ * Encoding: added tokens are cut out, the rest is normalized, split and given to the model.
  *
  *     text    Hi<|im_end|>caf(e+acute)<think>...
  *     raw     [Hi] 151645 [caf(e+acute)] 151667 [...]     cut(), tokens searched as given
@@ -10,19 +10,25 @@
  * Most pieces of prose are a single token, but that a token with the piece's bytes exists does not
  * yet mean that merging ends in it. So the first merge of such a piece is remembered in the shared
  * table `whole`: later the piece costs one hash look-up. (With ignore_merges the look-up alone is
- * the definition.) A table of whole words per call was the alternative; it needs memory in every
- * call and learns the same words anew each time.
+ * the definition.) Long texts also remember their short pieces, whatever they became, in a cache that
+ * lives as long as the call.
+ *
+ * Models that split into no words (SentencePiece: a text is one piece) are made to: before a U+2581
+ * whose neighbour to the left stands before no U+2581 in any token, no token can reach across, so
+ * both sides can be encoded by themselves. That is every word of prose.
  */
 #include <stdlib.h>
 #include <utf8proc.h>
 
-#include "text/tokenizer/normalizer.h"
+#include "text/tokenizer/char_class.h"
+#include "text/tokenizer/piece_cache.h"
 #include "text/tokenizer/tokenizer_internal.h"
 #include "text/tokenizer/utf8.h"
 
 /* Stands for a byte that is not UTF-8 while splitting: a control character (U+001A, SUBSTITUTE),
  * neither letter nor digit nor space, one byte long like what it replaces. */
 #define INVALID_BYTE 0x1a
+#define PIECE_MAX    (1u << 30) /* bytes; positions in a piece are 32 bits */
 
 /* Trusted regions of one text, neighbours joined, and how far a search has come in them. */
 struct trust {
@@ -35,34 +41,140 @@ struct encoder {
     const struct tokenizer_options *options;
     struct token_list *out;
     struct bpe_scratch scratch;
+    struct unigram_scratch unigram;
+    double sum; /* of a Unigram's scores so far; see unigram_encode() */
+    struct normalization_run normalization;
     struct splitter_run run;
-    const char *bytes;  /* of the text being split, with its invalid bytes */
-    struct buf subject; /* the same with invalid bytes replaced */
+    struct piece_cache cache;
+    /* Byte-level text with invalid bytes is split with those replaced: */
+    const char *subject_data, *bytes; /* a piece at subject_data + i has its bytes at bytes + i */
+    struct buf subject;               /* the text with invalid bytes replaced */
+    struct buf valid;                 /* the same for models of characters */
+    bool at_start;                    /* nothing of the text has been seen yet */
+    bool after_control;               /* the last thing seen was a control token */
+    bool before_user_defined;         /* the next thing will be a user-defined one */
 };
 
 /* --- pieces --- */
 
-static enum status encode_piece(void *user, size_t begin, size_t end, struct error *err)
+static bool encode_model(struct encoder *e, struct str piece)
 {
-    struct encoder *e = user;
     const struct tokenizer *t = e->tokenizer;
-    struct str piece = {e->bytes + begin, end - begin};
+    switch (t->kind) {
+    case VOCABULARY_BYTE_BPE:
+    case VOCABULARY_CHAR_BPE:
+        return bpe_encode(&t->bpe, &e->scratch, (const uint8_t *)piece.data, piece.len, e->out);
+    case VOCABULARY_UNIGRAM:
+        return unigram_encode(&t->unigram, &e->unigram, piece, &e->sum, e->out);
+    case VOCABULARY_WORDPIECE:
+        return wordpiece_encode(&t->wordpiece, piece, e->out);
+    }
+    return false;
+}
+
+static bool encode_uncached(struct encoder *e, struct str piece)
+{
+    const struct tokenizer *t = e->tokenizer;
     const int64_t *known = piece.len <= t->longest_normal ? strmap_get(&t->normal, piece) : NULL;
     uint8_t state = WHOLE_NO;
     if (known)
         state = t->ignore_merges ? WHOLE_YES
                                  : atomic_load_explicit(&t->whole[*known], memory_order_relaxed);
-    bool ok;
-    if (state == WHOLE_YES) {
-        ok = token_list_add(e->out, (int32_t)*known);
-    } else {
-        size_t first = e->out->count;
-        ok = bpe_encode(&t->bpe, &e->scratch, (const uint8_t *)piece.data, piece.len, e->out);
-        if (ok && state == WHOLE_UNKNOWN) {
-            bool whole = e->out->count == first + 1 && e->out->ids[first] == *known;
-            atomic_store_explicit(&t->whole[*known], whole ? WHOLE_YES : WHOLE_NO,
-                                  memory_order_relaxed);
+    if (state == WHOLE_YES)
+        return token_list_add(e->out, (int32_t)*known);
+    size_t first = e->out->count;
+    if (!encode_model(e, piece))
+        return false;
+    if (state == WHOLE_UNKNOWN) {
+        bool whole = e->out->count == first + 1 && e->out->ids[first] == *known;
+        atomic_store_explicit(&t->whole[*known], whole ? WHOLE_YES : WHOLE_NO,
+                              memory_order_relaxed);
+    }
+    return true;
+}
+
+static bool encode_cached(struct encoder *e, struct str piece)
+{
+    if (!e->cache.entries || piece.len > PIECE_CACHE_BYTES)
+        return encode_uncached(e, piece);
+    struct piece_cache_entry *entry = piece_cache_place(&e->cache, piece);
+    struct token_list *out = e->out;
+    if (entry->len == piece.len && memcmp(entry->bytes, piece.data, piece.len) == 0) {
+        for (size_t i = 0; i < entry->n_ids; i++) {
+            if (!token_list_add(out, entry->ids[i]))
+                return false;
         }
+        return true;
+    }
+    size_t first = out->count;
+    if (!encode_uncached(e, piece))
+        return false;
+    size_t n = out->count - first;
+    if (n <= PIECE_CACHE_IDS) {
+        entry->len = (uint8_t)piece.len;
+        entry->n_ids = (uint8_t)n;
+        memcpy(entry->bytes, piece.data, piece.len);
+        if (n)
+            memcpy(entry->ids, out->ids + first, n * sizeof *entry->ids);
+    }
+    return true;
+}
+
+/* The first place behind `from` where no token can reach across; the end of the piece if none. */
+static size_t next_cut(const struct tokenizer *t, struct str piece, size_t from)
+{
+    for (size_t i = from + 1; i < piece.len; i++) {
+        const char *mark = memchr(piece.data + i, METASPACE.data[0], piece.len - i);
+        if (!mark)
+            break;
+        i = (size_t)(mark - piece.data);
+        struct str rest = {mark, piece.len - i};
+        uint8_t before = (uint8_t)piece.data[i - 1];
+        if (str_starts(rest, METASPACE) && !t->joins_metaspace[before])
+            return i;
+    }
+    return piece.len;
+}
+
+/* One unk too many where two parts of a piece met. */
+static void fuse(struct encoder *e, size_t piece_first, size_t part_first)
+{
+    struct token_list *out = e->out;
+    int32_t unk = e->tokenizer->unk;
+    if (part_first == piece_first || part_first >= out->count || unk == VOCABULARY_NONE ||
+        out->ids[part_first] != unk || out->ids[part_first - 1] != unk)
+        return;
+    memmove(out->ids + part_first, out->ids + part_first + 1,
+            (out->count - part_first - 1) * sizeof *out->ids);
+    out->count--;
+}
+
+static enum status encode_piece(void *user, struct str piece, struct error *err)
+{
+    struct encoder *e = user;
+    const struct tokenizer *t = e->tokenizer;
+    if (piece.len > PIECE_MAX)
+        return error_set(err, STATUS_LIMIT,
+                         "a piece of %zu bytes after normalization; the limit is %u", piece.len,
+                         PIECE_MAX);
+    if (e->bytes)
+        piece.data = e->bytes + (piece.data - e->subject_data);
+    bool ok = true;
+    if (!t->unigram.float_sums)
+        e->sum = 0;
+    if (t->cuts) {
+        size_t piece_first = e->out->count;
+        for (size_t begin = 0; ok && begin < piece.len;) {
+            size_t end = next_cut(t, piece, begin), first = e->out->count;
+            struct str part = {piece.data + begin, end - begin};
+            /* Single precision: what a part becomes may depend on what came before. */
+            ok = t->unigram.float_sums ? encode_model(e, part) : encode_cached(e, part);
+            if (t->fuse_unk)
+                fuse(e, piece_first, first);
+            begin = end;
+        }
+    } else {
+        ok = encode_cached(e, piece);
     }
     return ok ? STATUS_OK : error_set(err, STATUS_MEMORY, "encoding: out of memory");
 }
@@ -90,30 +202,40 @@ static size_t valid_prefix(struct str text, size_t from)
 /* Text without added tokens, normalized. */
 static enum status encode_split(struct encoder *e, struct str text, struct error *err)
 {
-    e->bytes = text.data;
+    const struct tokenizer *t = e->tokenizer;
+    bool prefix = t->prefix_space && text.len && text.data[0] != ' ';
+    size_t valid = t->kind == VOCABULARY_BYTE_BPE ? valid_prefix(text, 0) : text.len;
+    struct buf prefixed = {0};
     struct str subject = text;
-    size_t valid = valid_prefix(text, 0);
+    e->bytes = NULL;
+    if (prefix) {
+        buf_append_char(&prefixed, ' ');
+        buf_append_str(&prefixed, text);
+        text = subject = buf_str(&prefixed);
+        valid = valid_prefix(text, 0);
+    }
     if (valid < text.len) {
         buf_clear(&e->subject);
         buf_append_str(&e->subject, text);
-        if (e->subject.failed)
-            return error_set(err, STATUS_MEMORY, "encoding: out of memory");
-        for (; valid < text.len; valid = valid_prefix(text, valid + 1))
+        for (; !e->subject.failed && valid < text.len; valid = valid_prefix(text, valid + 1))
             e->subject.data[valid] = INVALID_BYTE;
         subject = buf_str(&e->subject);
+        e->bytes = text.data;
+        e->subject_data = subject.data;
     }
-    return splitter_run_split(&e->run, subject, err);
+    enum status status = prefixed.failed || e->subject.failed
+                             ? error_set(err, STATUS_MEMORY, "encoding: out of memory")
+                             : splitter_run_split(&e->run, subject, e->at_start, err);
+    buf_release(&prefixed);
+    e->at_start = e->after_control = false;
+    return status;
 }
 
 /* --- added tokens --- */
 
 static bool is_space(uint32_t c)
 {
-    if ((c >= '\t' && c <= '\r') || c == 0x85)
-        return true;
-    utf8proc_category_t category = utf8proc_category((utf8proc_int32_t)c);
-    return category == UTF8PROC_CATEGORY_ZS || category == UTF8PROC_CATEGORY_ZL ||
-           category == UTF8PROC_CATEGORY_ZP;
+    return (char_class_of(c) & CHAR_SPACE) != 0;
 }
 
 static bool is_word(uint32_t c)
@@ -202,6 +324,22 @@ static size_t strip_right(struct str text, size_t end)
     return end;
 }
 
+/* Whether SentencePiece's dummy prefix comes before the text at hand. */
+static bool puts_prefix(const struct encoder *e)
+{
+    switch (e->tokenizer->normalization.prefix) {
+    case VOCABULARY_PREFIX_NEVER:
+        return false;
+    case VOCABULARY_PREFIX_FIRST:
+        return e->at_start;
+    case VOCABULARY_PREFIX_AFTER_CONTROL:
+        return e->at_start || e->after_control;
+    case VOCABULARY_PREFIX_ALWAYS:
+        return true;
+    }
+    return false;
+}
+
 typedef enum status (*between_fn)(struct encoder *e, struct str text, size_t offset,
                                   const struct trust *trust, struct error *err);
 
@@ -216,12 +354,20 @@ static enum status cut(struct encoder *e, const struct added_tokens *set, struct
     while (status == STATUS_OK && added_tokens_find(set, text, done, may_match, &search, &match)) {
         const struct token_entry *entry = &e->tokenizer->tokens[match.id];
         size_t begin = entry->lstrip ? strip_left(text, done, match.begin) : match.begin;
+        e->before_user_defined = entry->kind == TOKEN_USER_DEFINED;
         if (begin > done)
             status = between(e, (struct str){text.data + done, begin - done}, done, trust, err);
+        else if (e->at_start && entry->kind == TOKEN_USER_DEFINED && puts_prefix(e))
+            status = encode_split(e, METASPACE, err);
         if (status == STATUS_OK && !token_list_add(e->out, match.id))
             status = error_set(err, STATUS_MEMORY, "encoding: out of memory");
+        e->at_start = false;
+        e->after_control = entry->kind != TOKEN_USER_DEFINED;
+        e->sum =
+            e->after_control ? 0 : unigram_pass(&e->tokenizer->unigram, e->sum, entry->text.len);
         done = entry->rstrip ? strip_right(text, match.end) : match.end;
     }
+    e->before_user_defined = false;
     if (status == STATUS_OK && done < text.len)
         status = between(e, (struct str){text.data + done, text.len - done}, done, trust, err);
     return status;
@@ -298,20 +444,35 @@ static bool map_trust(const struct trust *trust, const struct normalizer_map *ma
     return true;
 }
 
-/* Text between raw added tokens: normalize, cut the tokens that are searched afterwards, split. */
-static enum status encode_between(struct encoder *e, struct str text, size_t offset,
-                                  const struct trust *trust, struct error *err)
+/* Models of characters see U+FFFD for what is not UTF-8. */
+static enum status make_valid(struct encoder *e, struct str *text, struct error *err)
+{
+    size_t valid = valid_prefix(*text, 0);
+    if (e->tokenizer->kind == VOCABULARY_BYTE_BPE || valid == text->len)
+        return STATUS_OK;
+    buf_clear(&e->valid);
+    struct detokenizer detokenizer = {0};
+    detokenizer_push(&detokenizer, *text, &e->valid);
+    detokenizer_flush(&detokenizer, &e->valid);
+    if (e->valid.failed)
+        return error_set(err, STATUS_MEMORY, "encoding: out of memory");
+    *text = buf_str(&e->valid);
+    return STATUS_OK;
+}
+
+/* Form C alone, with the trusted regions of the result. */
+static enum status encode_nfc(struct encoder *e, struct str text, size_t offset,
+                              const struct trust *trust, struct error *err)
 {
     const struct tokenizer *t = e->tokenizer;
-    bool normalize = t->normalizer == VOCABULARY_NORMALIZER_NFC && normalizer_nfc_needed(text);
-    bool search = t->normalized.count > 0;
-    bool mapped = search && e->options->specials == TOKENIZER_SPECIALS_TRUSTED;
+    bool normalize = t->normalization.n_steps && normalizer_needed(NORMALIZER_C, text);
+    bool mapped = e->options->specials == TOKENIZER_SPECIALS_TRUSTED;
     struct buf normalized = {0};
     struct normalizer_map map = {0};
     struct trust local = {0};
     bool ok = true;
     if (normalize) {
-        ok = normalizer_nfc(text, &normalized, mapped ? &map : NULL);
+        ok = normalizer_run(NORMALIZER_C, text, &normalized, mapped ? &map : NULL);
     } else if (mapped) {
         struct normalizer_chunk all = {text.len, text.len, false};
         ok = map_trust(trust, &(struct normalizer_map){&all, 1, 1}, offset, &local);
@@ -319,17 +480,33 @@ static enum status encode_between(struct encoder *e, struct str text, size_t off
     if (ok && normalize && mapped)
         ok = map_trust(trust, &map, offset, &local);
     struct str plain = normalize ? buf_str(&normalized) : text;
-    enum status status;
-    if (!ok)
-        status = error_set(err, STATUS_MEMORY, "encoding: out of memory");
-    else if (search)
-        status = cut(e, &t->normalized, plain, &local, encode_last, err);
-    else
-        status = encode_split(e, plain, err);
+    enum status status = ok ? cut(e, &t->normalized, plain, &local, encode_last, err)
+                            : error_set(err, STATUS_MEMORY, "encoding: out of memory");
     free(local.regions);
     normalizer_map_release(&map);
     buf_release(&normalized);
     return status;
+}
+
+/* Text between raw added tokens: normalize, cut the tokens that are searched afterwards, split. */
+static enum status encode_between(struct encoder *e, struct str text, size_t offset,
+                                  const struct trust *trust, struct error *err)
+{
+    const struct tokenizer *t = e->tokenizer;
+    bool search = t->normalized.count > 0;
+    if (search && (!t->normalization.n_steps || normalization_is_nfc(&t->normalization)))
+        return encode_nfc(e, text, offset, trust, err);
+    enum status status = make_valid(e, &text, err);
+    struct normalization_place place = {puts_prefix(e), e->at_start || e->after_control,
+                                        !e->before_user_defined};
+    if (status == STATUS_OK)
+        status = normalization_apply(&t->normalization, &e->normalization, text, place, &text, err);
+    if (status != STATUS_OK)
+        return status;
+    struct trust none = {0};
+    if (search)
+        return cut(e, &t->normalized, text, &none, encode_last, err);
+    return encode_split(e, text, err);
 }
 
 /* --- the whole --- */
@@ -352,18 +529,30 @@ static enum status read_spans(const struct text_span *spans, size_t n_spans, siz
     return STATUS_OK;
 }
 
+/* What is added around a text: a list, or the one token. */
+static bool add_affix(struct encoder *e, const int32_t *ids, size_t n, int32_t single)
+{
+    if (!n)
+        return single == VOCABULARY_NONE || token_list_add(e->out, single);
+    for (size_t i = 0; i < n; i++) {
+        if (!token_list_add(e->out, ids[i]))
+            return false;
+    }
+    return true;
+}
+
 static enum status encode_text(struct encoder *e, struct str text, struct trust *trust,
                                struct error *err)
 {
     const struct tokenizer *t = e->tokenizer;
     enum status status = STATUS_OK;
     bool ok = true;
-    if (e->options->add_bos && t->bos != VOCABULARY_NONE)
-        ok = token_list_add(e->out, t->bos);
+    if (e->options->add_bos)
+        ok = add_affix(e, t->before, t->n_before, t->bos);
     if (ok)
         status = cut(e, &t->raw, text, trust, encode_between, err);
-    if (ok && status == STATUS_OK && e->options->add_eos && t->eos != VOCABULARY_NONE)
-        ok = token_list_add(e->out, t->eos);
+    if (ok && status == STATUS_OK && e->options->add_eos)
+        ok = add_affix(e, t->behind, t->n_behind, t->eos);
     return ok ? status : error_set(err, STATUS_MEMORY, "encoding: out of memory");
 }
 
@@ -376,20 +565,24 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, struct str text,
         return error_set(err, STATUS_LIMIT, "a text of %zu bytes; the limit for one is %u",
                          text.len, TOKENIZER_TEXT_MAX);
     size_t start = out->count;
-    struct encoder e = {.tokenizer = tokenizer, .options = options, .out = out};
+    struct encoder e = {.tokenizer = tokenizer, .options = options, .out = out, .at_start = true};
     struct trust trust = {0};
     enum status status = STATUS_OK;
     if (options->specials == TOKENIZER_SPECIALS_TRUSTED)
         status = read_spans(spans, n_spans, text.len, &trust, err);
-    if (status == STATUS_OK)
-        status = splitter_run_open(&e.run, tokenizer->splitter, encode_piece, &e, err);
     if (status == STATUS_OK) {
+        splitter_run_open(&e.run, tokenizer->splitter, encode_piece, &e);
+        piece_cache_open(&e.cache, text.len);
         status = encode_text(&e, text, &trust, err);
+        piece_cache_close(&e.cache);
         splitter_run_close(&e.run);
     }
     free(trust.regions);
     bpe_scratch_release(&e.scratch);
+    unigram_scratch_release(&e.unigram);
+    normalization_run_close(&e.normalization);
     buf_release(&e.subject);
+    buf_release(&e.valid);
     if (status != STATUS_OK)
         out->count = start;
     return status;

@@ -10,15 +10,37 @@
 
 #define VOCABULARY_BYTES_MAX ((size_t)1 << 30)
 
-/* From the tokenizer.json files of GPT-2, Qwen2 and Llama 3. */
+/* From the tokenizer.json files of GPT-2, Qwen2 and 3.5, Llama 3, GPT-4o, Mistral Nemo, DeepSeek V3. */
+#define SPLIT_CASED                                                                                \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+"
+#define SPLIT_CAPITAL                                                                              \
+    "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*"
+#define SPLIT_SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define SPLIT_REST  " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define SPLIT_SLASH " ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
 const char VOCABULARY_SPLIT_GPT2[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 const char VOCABULARY_SPLIT_QWEN2[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"
-    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+    SPLIT_SHORT "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|" SPLIT_REST;
+const char VOCABULARY_SPLIT_QWEN35[] =
+    SPLIT_SHORT "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}|"
+                " ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 const char VOCABULARY_SPLIT_LLAMA3[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|"
-    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+    SPLIT_SHORT "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|" SPLIT_REST;
+const char VOCABULARY_SPLIT_GPT4O[] =
+    SPLIT_CASED SPLIT_SHORT "?|" SPLIT_CAPITAL SPLIT_SHORT "?|\\p{N}{1,3}|" SPLIT_SLASH;
+const char VOCABULARY_SPLIT_TEKKEN[] = SPLIT_CASED "|" SPLIT_CAPITAL "|\\p{N}|" SPLIT_SLASH;
+const char VOCABULARY_SPLIT_KIMI[] =
+    SPLIT_CASED SPLIT_SHORT "?|" SPLIT_CAPITAL SPLIT_SHORT "?|\\p{N}{1,3}|" SPLIT_REST;
+const char VOCABULARY_SPLIT_GROUPS[] = "\\p{Nd}{1,3}(?=(?:\\p{Nd}{3})*(?!\\p{Nd}))";
+const char VOCABULARY_SPLIT_GROUPS_BOUNDED[] = "\\d{1,3}(?=(?:\\d{3})*\\b)";
+const char VOCABULARY_SPLIT_CJK[] = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+";
+const char VOCABULARY_SPLIT_DEEPSEEK3[] =
+    "[!\"#$%&'()*+,\\-./"
+    ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
+    " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const char VOCABULARY_SPLIT_BERT[] = "[!-/:-@\\[-`{-~\\p{P}]";
 
 /* Names under which models end a turn (or a text). A token counts only if it is a control token. */
 static const char *const end_names[] = {
@@ -89,7 +111,8 @@ enum status vocabulary_set_token(struct vocabulary *vocabulary, uint64_t id, str
         return error_set(err, STATUS_MODEL, "%s: token id %llu is not below the %u tokens", what,
                          (unsigned long long)id, vocabulary->n_tokens);
     struct vocabulary_token *token = &vocabulary->tokens[id];
-    if (token->text.data)
+    /* An empty token is never found, so it gives way. */
+    if (token->text.len)
         return error_set(err, STATUS_MODEL, "%s: token id %llu is given twice (%.*s and %.*s)",
                          what, (unsigned long long)id,
                          (int)(token->text.len < 64 ? token->text.len : 64), token->text.data,
@@ -174,6 +197,7 @@ enum status vocabulary_add_merge(struct vocabulary *vocabulary, struct str left,
         whole = buf_str(&large);
     }
     status = merge_part(vocabulary, whole, what, &merge.result, err);
+    merge.rank = vocabulary->n_merges;
     buf_release(&large);
     if (status == STATUS_OK)
         vocabulary->merges[vocabulary->n_merges++] = merge;
@@ -192,12 +216,19 @@ enum status vocabulary_add_merge_line(struct vocabulary *vocabulary, struct str 
     return vocabulary_add_merge(vocabulary, left, right, what, err);
 }
 
-enum status vocabulary_add_split(struct vocabulary *vocabulary, struct str pattern,
-                                 enum vocabulary_split_keep keep, struct error *err)
+static enum status add_step(struct vocabulary *vocabulary, const struct vocabulary_split *split,
+                            struct error *err)
 {
     if (vocabulary->n_splits == VOCABULARY_SPLITS_MAX)
         return error_set(err, STATUS_MODEL, "pre_tokenizer: more than %d steps",
                          VOCABULARY_SPLITS_MAX);
+    vocabulary->splits[vocabulary->n_splits++] = *split;
+    return STATUS_OK;
+}
+
+enum status vocabulary_add_split(struct vocabulary *vocabulary, struct str pattern,
+                                 enum vocabulary_split_keep keep, struct error *err)
+{
     if (pattern.len == 0 || pattern.len > VOCABULARY_PATTERN_MAX)
         return error_set(err, STATUS_MODEL,
                          "pre_tokenizer: a pattern of %zu bytes; between 1 and %u are possible",
@@ -205,8 +236,42 @@ enum status vocabulary_add_split(struct vocabulary *vocabulary, struct str patte
     struct str copy = arena_copy_str(&vocabulary->arena, pattern);
     if (!copy.data)
         return no_memory("pre_tokenizer", err);
-    vocabulary->splits[vocabulary->n_splits++] = (struct vocabulary_split){copy, keep};
+    return add_step(vocabulary, &(struct vocabulary_split){.pattern = copy, .keep = keep}, err);
+}
+
+enum status vocabulary_add_metaspace(struct vocabulary *vocabulary, enum vocabulary_prefix prefix,
+                                     bool split, struct error *err)
+{
+    return add_step(vocabulary, &(struct vocabulary_split){.prefix = prefix, .split = split}, err);
+}
+
+enum status vocabulary_set_text(struct vocabulary *vocabulary, struct str *field, struct str text,
+                                struct error *err)
+{
+    struct str copy = arena_copy_str(&vocabulary->arena, text);
+    if (!copy.data)
+        return no_memory("vocabulary", err);
+    *field = copy;
     return STATUS_OK;
+}
+
+enum status vocabulary_add_normalizer(struct vocabulary *vocabulary,
+                                      const struct vocabulary_normalizer *step, struct error *err)
+{
+    if (vocabulary->n_normalizers == VOCABULARY_NORMALIZERS_MAX)
+        return error_set(err, STATUS_MODEL, "normalizer: more than %d steps",
+                         VOCABULARY_NORMALIZERS_MAX);
+    struct vocabulary_normalizer *copy = &vocabulary->normalizers[vocabulary->n_normalizers];
+    *copy = *step;
+    if (step->regex && step->pattern.len > VOCABULARY_PATTERN_MAX)
+        return error_set(err, STATUS_MODEL, "normalizer: a pattern of %zu bytes; the limit is %u",
+                         step->pattern.len, VOCABULARY_PATTERN_MAX);
+    enum status status = vocabulary_set_text(vocabulary, &copy->pattern, step->pattern, err);
+    if (status == STATUS_OK)
+        status = vocabulary_set_text(vocabulary, &copy->content, step->content, err);
+    if (status == STATUS_OK)
+        vocabulary->n_normalizers++;
+    return status;
 }
 
 static enum status check_id(const struct vocabulary *vocabulary, int64_t id, const char *what,
@@ -224,6 +289,20 @@ enum status vocabulary_set_id(struct vocabulary *vocabulary, int32_t *field, int
     enum status status = check_id(vocabulary, id, what, err);
     if (status == STATUS_OK)
         *field = (int32_t)id;
+    return status;
+}
+
+enum status vocabulary_add_affix(struct vocabulary *vocabulary, bool behind, int64_t id,
+                                 const char *what, struct error *err)
+{
+    uint32_t *count = behind ? &vocabulary->n_behind : &vocabulary->n_before;
+    int32_t *ids = behind ? vocabulary->behind : vocabulary->before;
+    if (*count == VOCABULARY_AFFIX_MAX)
+        return error_set(err, STATUS_MODEL, "%s: more than %d special tokens on one side", what,
+                         VOCABULARY_AFFIX_MAX);
+    enum status status = vocabulary_set_id(vocabulary, &ids[*count], id, what, err);
+    if (status == STATUS_OK)
+        ++*count;
     return status;
 }
 

@@ -269,8 +269,8 @@ struct op_ssm {
     uint32_t group, layer;
 };
 
-/* Per value head h of n_heads, with key head g = h / (n_heads / n_key_heads); q and k are scaled to
- * length 1 first, as x / sqrt(sum(x^2) + 1e-6), and q by 1 / sqrt(k_dim):
+/* Per value head h of n_heads, with key head g = h / (n_heads / n_key_heads), or where `tiled` (as
+ * GGUF files order value heads) g = h % n_key_heads; q and k are scaled to length 1 first, as x / sqrt(sum(x^2) + 1e-6), and q by 1 / sqrt(k_dim):
  *     S[i][j] = exp(a[h] softplus(decay[h] + dt_bias[h])) S[i][j]
  *     u[j] = sigmoid(beta[h]) (v[h][j] - sum_i k[g][i] S[i][j])
  *     S[i][j] += k[g][i] u[j]                 out[h][j] = sum_i q[g][i] S[i][j]
@@ -279,6 +279,7 @@ struct op_delta {
     struct view q, k, v, decay, beta, out; /* [n_key_heads * k_dim] twice, [n_heads * v_dim], ... */
     int32_t a, dt_bias;                    /* [n_heads] each */
     uint32_t n_heads, n_key_heads, k_dim, v_dim;
+    bool tiled;
     uint32_t group, layer;
 };
 

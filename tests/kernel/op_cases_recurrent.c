@@ -87,6 +87,7 @@ static void ssm_cases(struct runner *r)
 
 struct delta_shape {
     uint32_t heads, key_heads, k_dim, v_dim, layers;
+    bool tiled;
 };
 
 static struct view emit_delta(struct kit *kit, struct view rows, const struct delta_shape *s)
@@ -105,6 +106,7 @@ static struct view emit_delta(struct kit *kit, struct view rows, const struct de
     o->n_heads = s->heads;
     o->n_key_heads = s->key_heads;
     o->k_dim = s->k_dim;
+    o->tiled = s->tiled;
     o->v_dim = s->v_dim;
     o->group = state_group(kit, "delta", s->layers, s->heads * s->k_dim * s->v_dim);
     o->layer = s->layers - 1;
@@ -120,7 +122,8 @@ static uint32_t delta_width(const struct delta_shape *s)
 static void delta_cases(struct runner *r)
 {
     static const struct delta_shape shapes[] = {
-        {1, 1, 1, 1, 1}, {4, 2, 16, 16, 1}, {6, 3, 7, 13, 3}, {3, 1, 33, 20, 2}, {5, 5, 24, 40, 1},
+        {1, 1, 1, 1, 1, false},   {4, 2, 16, 16, 1, false}, {6, 3, 7, 13, 3, true},
+        {3, 1, 33, 20, 2, false}, {5, 5, 24, 40, 1, true},
     };
     begin_op(r, "delta");
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
@@ -386,7 +389,7 @@ void op_cases_build_recurrent(struct kit *kit)
 {
     static const struct ssm_shape mamba2 = {4, 16, 2, 8, 1, false, true, false};
     static const struct ssm_shape mamba1 = {24, 1, 1, 6, 1, true, true, false};
-    static const struct delta_shape delta = {4, 2, 12, 20, 1};
+    static const struct delta_shape delta = {4, 2, 12, 20, 1, false};
     static const struct latent_shape latent = {6, 8, 20, 1, 0, ROPE_PAIRS, false, 8};
     struct view rows = kit_embed(kit, 48);
     struct view in = convolve(kit, project(kit, rows, ssm_width(&mamba2)), 4);

@@ -128,7 +128,8 @@ static void delta_row(const struct worker *w, const struct op_delta *op, uint32_
                       float *state)
 {
     const struct cpu_run *run = w->run;
-    uint32_t k_dim = op->k_dim, v_dim = op->v_dim, g = h / (op->n_heads / op->n_key_heads);
+    uint32_t k_dim = op->k_dim, v_dim = op->v_dim,
+             g = op->tiled ? h % op->n_key_heads : h / (op->n_heads / op->n_key_heads);
     float *q = w->scratch, *k = q + k_dim, *u = k + k_dim;
     const float *v = run_row(run, op->v, row) + (size_t)h * v_dim;
     float *out = run_row(run, op->out, row) + (size_t)h * v_dim;

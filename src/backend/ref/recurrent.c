@@ -101,7 +101,7 @@ static double inverse_length(const float *x, uint32_t n)
 static void delta_head(const struct ref_run *run, const struct op_delta *op, const float *a,
                        const float *dt_bias, uint32_t row, uint32_t h, float *state)
 {
-    uint32_t g = h / (op->n_heads / op->n_key_heads);
+    uint32_t g = op->tiled ? h % op->n_key_heads : h / (op->n_heads / op->n_key_heads);
     const float *q = ref_row(run, op->q, row) + (size_t)g * op->k_dim;
     const float *k = ref_row(run, op->k, row) + (size_t)g * op->k_dim;
     const float *v = ref_row(run, op->v, row) + (size_t)h * op->v_dim;

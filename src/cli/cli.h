@@ -61,7 +61,7 @@ struct command {
 
 extern const struct command command_run, command_show, command_hardware, command_tokenize,
     command_detokenize, command_logits, command_render, command_bench;
-extern const struct command command_synth;
+extern const struct command command_synth, command_quantize, command_perplexity;
 
 /* Parses argv[0..argc) against the options. STATUS_USAGE with a hint at the nearest option. */
 enum status options_parse(const struct command *command, int argc, char **argv,

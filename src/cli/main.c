@@ -6,8 +6,9 @@
 #include "cli/cli.h"
 
 static const struct command *const commands[] = {
-    &command_run,    &command_show,   &command_hardware, &command_tokenize, &command_detokenize,
-    &command_logits, &command_render, &command_bench,    &command_synth,
+    &command_run,        &command_show,     &command_hardware,   &command_tokenize,
+    &command_detokenize, &command_logits,   &command_render,     &command_bench,
+    &command_synth,      &command_quantize, &command_perplexity,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

@@ -2,7 +2,7 @@
  * Opening whatever the user named: a GGUF file, a Hugging Face folder, or a file in such a folder.
  *
  * What a path is follows from the file system and its first bytes, not from its name alone. Formats
- * that sluice does not open (several files, pickles) are refused by a sentence of their own, because
+ * that sluice does not open (pickles, other frameworks' weights) are refused by a sentence of their own, because
  * "not found" would send the user looking for a file that is there.
  */
 #include "format/checkpoint.h"
@@ -13,9 +13,8 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "base/strmap.h"
 #include "format/gguf.h"
-#include "format/safetensors.h"
+#include "format/weight_files.h"
 
 #define CONFIG_BYTES_MAX (16u << 20)
 #define PATH_BYTES_MAX   4096
@@ -25,10 +24,7 @@ struct checkpoint {
     char path[PATH_BYTES_MAX];
     char folder[PATH_BYTES_MAX];     /* HF */
     char file[PATH_BYTES_MAX + 256]; /* last answer of checkpoint_file() */
-    struct mapped_file *map;
-    struct gguf *gguf;
-    struct safetensors *safetensors;
-    struct strmap by_name;
+    struct weight_files weights;
     json_t *config, *generation_config, *tokenizer_config;
 };
 
@@ -83,18 +79,22 @@ const char *checkpoint_file(struct checkpoint *c, const char *name)
     return file_exists(c->file) ? c->file : NULL;
 }
 
-/* No single weight file in the folder: say which other kind it has. */
+#define PICKLE_ADVICE                                                                              \
+    "weights in a pickle file, which can run code when it is read, so sluice does not open it: "   \
+    "take the model's safetensors files, or convert it once with Hugging Face's "                  \
+    "save_pretrained(folder)"
+
+/* No safetensors in the folder: say which other kind it has. */
 static enum status refuse_folder(struct checkpoint *c, struct error *err)
 {
     static const struct {
         const char *file, *sentence;
     } kinds[] = {
-        {"model.safetensors.index.json",
-         "a model in several safetensors files, which sluice cannot open yet"},
-        {"pytorch_model.bin",
-         "weights in pickle files, which sluice does not open: convert them to safetensors"},
-        {"pytorch_model.bin.index.json",
-         "weights in pickle files, which sluice does not open: convert them to safetensors"},
+        {"pytorch_model.bin", PICKLE_ADVICE},
+        {"pytorch_model.bin.index.json", PICKLE_ADVICE},
+        {"consolidated.00.pth", PICKLE_ADVICE},
+        {"tf_model.h5", "TensorFlow weights, which sluice does not open"},
+        {"flax_model.msgpack", "Flax weights, which sluice does not open"},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (checkpoint_file(c, kinds[i].file))
@@ -105,18 +105,18 @@ static enum status refuse_folder(struct checkpoint *c, struct error *err)
                      c->folder);
 }
 
-/* `weights`: the file in the folder that the user named, or NULL. */
+/* `weights`: the file in the folder that the user named, or NULL. A shard stands for all of them. */
 static enum status open_weights(struct checkpoint *c, const char *weights, struct error *err)
 {
-    bool sharded = checkpoint_file(c, "model.safetensors.index.json") != NULL;
-    const char *path = checkpoint_file(c, weights && !sharded ? weights : "model.safetensors");
-    if (!path)
-        return refuse_folder(c, err);
-    enum status status = mapped_file_open(path, &c->map, err);
-    if (status != STATUS_OK)
-        return status;
-    return safetensors_parse(mapped_file_data(c->map), mapped_file_size(c->map), path,
-                             &c->safetensors, err);
+    char index[sizeof c->file] = "";
+    if (checkpoint_file(c, "model.safetensors.index.json"))
+        snprintf(index, sizeof index, "%s", c->file);
+    const char *path = checkpoint_file(c, weights && !index[0] ? weights : "model.safetensors");
+    if (path)
+        return weight_files_open_safetensors(&c->weights, path, err);
+    if (index[0])
+        return weight_files_open_index(&c->weights, c->folder, index, err);
+    return refuse_folder(c, err);
 }
 
 static enum status open_folder(struct checkpoint *c, const char *weights, struct error *err)
@@ -140,10 +140,7 @@ static enum status open_folder(struct checkpoint *c, const char *weights, struct
 static enum status open_gguf(struct checkpoint *c, struct error *err)
 {
     c->kind = CHECKPOINT_GGUF;
-    enum status status = mapped_file_open(c->path, &c->map, err);
-    if (status != STATUS_OK)
-        return status;
-    return gguf_parse(mapped_file_data(c->map), mapped_file_size(c->map), c->path, &c->gguf, err);
+    return weight_files_open_gguf(&c->weights, c->path, err);
 }
 
 /* The file begins with "GGUF". */
@@ -155,6 +152,15 @@ static bool looks_like_gguf(const char *path)
     if (file)
         fclose(file);
     return n == sizeof magic && memcmp(magic, "GGUF", 4) == 0;
+}
+
+static bool is_pickle(struct str path)
+{
+    static const char *const ends[] = {".bin", ".pth", ".pt", ".ckpt"};
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (str_ends(path, str_from(ends[i])))
+            return true;
+    return false;
 }
 
 static enum status open_any(struct checkpoint *c, struct error *err)
@@ -172,6 +178,8 @@ static enum status open_any(struct checkpoint *c, struct error *err)
     if (str_ends(path, STR_LIT(".gguf")) || looks_like_gguf(c->path))
         return open_gguf(c, err);
     bool is_weights = str_ends(path, STR_LIT(".safetensors"));
+    if (is_pickle(path))
+        return error_set(err, STATUS_UNSUPPORTED, "%s: %s", c->path, PICKLE_ADVICE);
     if (!str_ends(path, STR_LIT(".json")) && !is_weights)
         return error_set(err, STATUS_UNSUPPORTED,
                          "%s: neither a GGUF file nor part of a Hugging Face folder", c->path);
@@ -180,17 +188,6 @@ static enum status open_any(struct checkpoint *c, struct error *err)
     snprintf(c->folder, sizeof c->folder, "%.*s", slash ? (int)(folder ? folder : 1) : 1,
              slash ? c->path : ".");
     return open_folder(c, !is_weights ? NULL : slash ? slash + 1 : c->path, err);
-}
-
-static enum status index_names(struct checkpoint *c, struct error *err)
-{
-    size_t n = checkpoint_tensor_count(c);
-    if (!strmap_reserve(&c->by_name, n))
-        return error_set(err, STATUS_MEMORY, "%s: out of memory for %zu tensors", c->path, n);
-    for (size_t i = 0; i < n; i++)
-        if (!strmap_add(&c->by_name, checkpoint_tensor_at(c, i)->name, (int64_t)i, NULL))
-            return error_set(err, STATUS_MEMORY, "%s: out of memory", c->path);
-    return STATUS_OK;
 }
 
 enum status checkpoint_open(const char *path, struct checkpoint **out, struct error *err)
@@ -204,8 +201,6 @@ enum status checkpoint_open(const char *path, struct checkpoint **out, struct er
         return error_set(err, STATUS_MEMORY, "%s: out of memory", path);
     snprintf(c->path, sizeof c->path, "%s", path);
     enum status status = open_any(c, err);
-    if (status == STATUS_OK)
-        status = index_names(c, err);
     if (status != STATUS_OK) {
         checkpoint_close(c);
         return status;
@@ -221,10 +216,7 @@ void checkpoint_close(struct checkpoint *c)
     json_decref(c->config);
     json_decref(c->generation_config);
     json_decref(c->tokenizer_config);
-    strmap_release(&c->by_name);
-    gguf_free(c->gguf);
-    safetensors_free(c->safetensors);
-    mapped_file_close(c->map);
+    weight_files_close(&c->weights);
     free(c);
 }
 
@@ -240,28 +232,28 @@ const char *checkpoint_path(const struct checkpoint *c)
 
 bool checkpoint_damaged(const struct checkpoint *c)
 {
-    return mapped_file_damaged(c->map);
+    return weight_files_damaged(&c->weights);
 }
 
 size_t checkpoint_tensor_count(const struct checkpoint *c)
 {
-    return c->gguf ? gguf_tensor_count(c->gguf) : safetensors_count(c->safetensors);
+    return c->weights.n_tensors;
 }
 
 const struct tensor *checkpoint_tensor_at(const struct checkpoint *c, size_t index)
 {
-    return c->gguf ? gguf_tensor_at(c->gguf, index) : safetensors_at(c->safetensors, index);
+    return c->weights.tensors[index];
 }
 
 const struct tensor *checkpoint_tensor(const struct checkpoint *c, const char *name)
 {
-    const int64_t *index = strmap_get(&c->by_name, str_from(name));
+    const int64_t *index = strmap_get(&c->weights.by_name, str_from(name));
     return index ? checkpoint_tensor_at(c, (size_t)*index) : NULL;
 }
 
 const struct gguf *checkpoint_gguf(const struct checkpoint *c)
 {
-    return c->gguf;
+    return c->kind == CHECKPOINT_GGUF ? c->weights.files[0].gguf : NULL;
 }
 
 const json_t *checkpoint_config(const struct checkpoint *c)

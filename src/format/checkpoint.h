@@ -38,9 +38,10 @@ enum checkpoint_kind { CHECKPOINT_GGUF, CHECKPOINT_HF };
 
 struct checkpoint;
 
-/* path: a .gguf file, a folder with config.json and model.safetensors, or a file in such a folder (a
- * .safetensors file is then itself the weights). A tokenizer need not be there. Errors name the file
- * and what was expected; models in several files are STATUS_UNSUPPORTED. */
+/* path: a .gguf file (any part of a split one), a folder with config.json and model.safetensors (or
+ * its shards and their index), or a file in such a folder (a .safetensors file that is no shard is
+ * then itself the weights). A tokenizer need not be there. Errors name the file and what was
+ * expected; pickles (.bin, .pth) are STATUS_UNSUPPORTED, with advice. */
 enum status checkpoint_open(const char *path, struct checkpoint **out, struct error *err);
 void checkpoint_close(struct checkpoint *checkpoint); /* NULL allowed */
 

@@ -401,17 +401,6 @@ static enum status place_tensors(const struct cursor *c, struct gguf *gguf)
     return STATUS_OK;
 }
 
-static enum status refuse_split(const struct cursor *c, const struct gguf *gguf)
-{
-    uint64_t parts;
-    if (gguf_get_u64(gguf, "split.count", &parts) && parts > 1)
-        return error_set(c->err, STATUS_UNSUPPORTED,
-                         "%s: one of %llu parts of a split GGUF, which sluice cannot open yet: "
-                         "merge the parts into one file first",
-                         c->name, (unsigned long long)parts);
-    return STATUS_OK;
-}
-
 static enum status parse_version(struct cursor *c, struct gguf *gguf)
 {
     uint64_t magic, version;
@@ -451,8 +440,6 @@ static enum status parse(struct cursor *c, struct gguf *gguf)
     if (!take_int(c, 8, &n_values))
         return truncated(c, "the metadata count");
     status = parse_values(c, gguf, n_values);
-    if (status == STATUS_OK)
-        status = refuse_split(c, gguf);
     if (status == STATUS_OK)
         status = parse_tensors(c, gguf, n_tensors);
     if (status == STATUS_OK)

@@ -49,7 +49,8 @@ struct gguf_value {
 
 /* Parses a file image; `data` must outlive the result. `name` is used in errors. STATUS_MODEL where
  * the file is malformed, STATUS_UNSUPPORTED for version 1, big-endian files, tensor types and
- * dimension counts that sluice does not know and parts of a split model, STATUS_LIMIT past a limit. */
+ * dimension counts that sluice does not know, STATUS_LIMIT past a limit. A part of a split model
+ * parses like any other file (weight_files.h puts the parts together). */
 enum status gguf_parse(const uint8_t *data, uint64_t size, const char *name, struct gguf **out,
                        struct error *err);
 void gguf_free(struct gguf *gguf); /* NULL allowed */

@@ -104,8 +104,14 @@ static const struct tensor *find_hf(struct build *b, int layer, const char *role
 
 const struct tensor *build_find(struct build *b, int layer, const char *role, const char *suffix)
 {
-    if (!b->gguf)
-        return find_hf(b, layer, role, -1, suffix);
+    if (!b->gguf) {
+        const struct tensor *tensor = find_hf(b, layer, role, -1, suffix);
+        /* Some writers keep tied tables under the other name. */
+        if (!tensor && strcmp(role, "token_embd") == 0 &&
+            build_bool(b, NULL, "tie_word_embeddings", false))
+            tensor = find_hf(b, layer, "output", -1, suffix);
+        return tensor;
+    }
     return find_joined(b, layer >= 0 ? "blk." : "", layer, role, suffix);
 }
 

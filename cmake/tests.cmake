@@ -102,3 +102,11 @@ if(TARGET sluice AND NOT SLUICE_SANITIZE)
         -P ${CMAKE_SOURCE_DIR}/cmake/check_install.cmake)
     set_tests_properties(library/install PROPERTIES LABELS library TIMEOUT 120)
 endif()
+
+# Measurements, built on demand (ninja bench_kernels), not run as tests.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+    add_executable(bench_kernels EXCLUDE_FROM_ALL tests/bench/bench_kernels.c tests/bench/limits.c)
+    target_link_libraries(bench_kernels PRIVATE sluice_backend)
+    target_include_directories(bench_kernels PRIVATE tests/bench tests/tools)
+    set_target_properties(bench_kernels PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+endif()

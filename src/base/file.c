@@ -169,6 +169,23 @@ bool mapped_file_damaged(const struct mapped_file *file)
     return atomic_load(&((struct mapped_file *)(uintptr_t)file)->damaged);
 }
 
+void mapped_file_forget(const void *data, uint64_t bytes)
+{
+    if (!bytes)
+        return;
+    uintptr_t from = (uintptr_t)data, to = from + (uintptr_t)bytes;
+    for (size_t i = 0; i < MAPPED_FILES_MAX; i++) {
+        uintptr_t start = atomic_load(&mapped_files[i].start);
+        if (!start || from < start || to > atomic_load(&mapped_files[i].end))
+            continue;
+        uintptr_t first = (from + page_size - 1) & ~(page_size - 1), last = to & ~(page_size - 1);
+        /* Not of a damaged file: its zero pages stand for what is no longer there. */
+        if (first < last && !atomic_load(&mapped_files[i].damaged))
+            (void)madvise((void *)first, last - first, MADV_DONTNEED);
+        return;
+    }
+}
+
 enum status file_read_fd(int fd, const char *name, size_t max_bytes, struct buf *out,
                          struct error *err)
 {

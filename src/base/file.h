@@ -28,6 +28,9 @@ const uint8_t *mapped_file_data(const struct mapped_file *file);
 uint64_t mapped_file_size(const struct mapped_file *file);
 /* True once any page of the mapping was found missing. Never goes back to false. */
 bool mapped_file_damaged(const struct mapped_file *file);
+/* Gives whole pages of [data, data + bytes) back to the system where they lie in a mapping of this
+ * module, and does nothing elsewhere: read again, they come from the file again. Any thread. */
+void mapped_file_forget(const void *data, uint64_t bytes);
 
 /* Appends the whole file to `out`. STATUS_DISK if unreadable, STATUS_LIMIT past max_bytes. */
 enum status file_read_all(const char *path, size_t max_bytes, struct buf *out, struct error *err);

@@ -96,6 +96,9 @@ struct hardware {
  * sources is no error. */
 enum status hardware_detect(struct hardware *out, struct error *err);
 
+/* Only isa, cpu_model, cpu_vendor and architecture of a zeroed struct: takes microseconds. */
+void hardware_read_instruction_sets(struct hardware *hw);
+
 /* Threads for compute-bound work: one per usable performance core, within the quota; at least 1. */
 uint32_t hardware_default_threads(const struct hardware *hw);
 

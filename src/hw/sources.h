@@ -7,9 +7,6 @@
 
 #include "hw/hardware.h"
 
-/* isa, and cpu_model and cpu_vendor where the processor names itself. */
-void hardware_read_instruction_sets(struct hardware *hw);
-
 /* memory_total, memory_available, memory_limit, cpu_quota from the files of Linux under `root`
  * ("" for the real ones; a test passes a folder). Files that are absent tell nothing. Elsewhere
  * only memory_total is known. */

@@ -28,6 +28,7 @@ static enum status cpu_open(const struct backend_config *config, struct backend 
         return error_set(err, STATUS_MEMORY, "out of memory while opening the cpu backend");
     backend->base.api = &cpu_backend_api;
     backend->config = *config;
+    backend->quantise = kernel_for_activations();
     backend->n_threads = config->n_threads ? config->n_threads : usable_cores();
     enum status status = thread_pool_create(backend->n_threads, NULL, &backend->pool, err);
     if (status != STATUS_OK) {

@@ -14,9 +14,14 @@
 #include "base/threads.h"
 
 struct placed_weight {
-    const struct weight *weight; /* the program's */
-    const struct weight_kernel *kernel;
-    uint64_t row_bytes;
+    const struct weight *weight;        /* the program's */
+    const struct weight_kernel *kernel; /* on the rows of the file; NULL where packed */
+    uint64_t row_bytes;                 /* in the file */
+    /* Packed matrices: [count] parts of whole panels. NULL, NULL, NULL otherwise. */
+    const struct packed_kernel *packed;
+    const struct packed_layout *layout;
+    uint8_t *panels;
+    uint64_t panel_bytes, part_bytes;
     float *values; /* owned; the only row as floats (vectors, constants); NULL if there are more */
     struct placed_weight *next; /* all of the backend's */
 };
@@ -38,6 +43,7 @@ struct rope_table {
 
 /* What load() computed for one operation. */
 struct op_plan {
+    uint32_t quantise; /* bit 1 << act_form: the operation's input is quantised at its start */
     const struct rope_table *rope; /* OP_ROPE_KV that turns; else NULL */
     float *taps;                   /* OP_CONV: owned, weights as [taps, width]; else NULL */
 };
@@ -53,6 +59,10 @@ struct loaded_program {
     uint32_t n_ropes;
     uint64_t *op_ns; /* owned, one per operation: time spent, while profiling */
     bool profiling;
+    /* Quantised rows of the operation at hand (matrix.c). Read by all threads until the walk's
+     * barrier after the last operation that uses them. */
+    uint8_t *acts[ACT_FORMS]; /* owned, act_bytes each; NULL where unused */
+    uint64_t act_bytes[ACT_FORMS];
     struct result_bank banks[RESULT_BANKS];
     uint64_t n_steps;
     struct loaded_program *next;
@@ -71,6 +81,8 @@ struct cpu_backend {
     struct thread_pool *pool;
     uint32_t n_threads;
     struct placed_weight *weights;
+    struct packed_chunk *chunks; /* memory of packed matrices */
+    act_quantise *quantise;
     struct loaded_program *programs;
     bool allocated;
     struct layout layout;
@@ -138,23 +150,56 @@ float activate(enum activation act, float x);
 /* act(gate) * up, or what ACT_CLAMPED_SWIGLU makes of both. */
 float activate_gate(enum activation act, float gate, float up);
 
-/* Rows [first, first + n) of matrix `part` of a weight, for a kernel. */
+/* Rows [first, first + n) of matrix `part` of a weight that is not packed, for a kernel. */
 struct kernel_rows matrix_rows(const struct placed_weight *placed, uint32_t part, uint32_t first,
                                uint32_t n);
+
+/* matrix.c: products with packed and other matrices. Row r of the input is x + r / split * stride +
+ * r % split * n_cols. */
+struct matrix_input {
+    const float *x;
+    size_t stride; /* words */
+    uint32_t n, n_cols, split;
+};
+struct matrix_input matrix_input(const struct cpu_run *run, struct view in, uint32_t n);
+/* This thread's share of quantising all rows; the caller waits for the others. */
+void matrix_quantise(const struct worker *w, const struct matrix_input *in, enum act_form form);
+/* What op_plan.quantise says, and the barrier. */
+void matrix_quantise_planned(const struct worker *w, const struct matrix_input *in, uint32_t forms);
+/* Rows rows[m] / divide, m < n, of the input as the weight's kernel wants them. */
+void matrix_rows_of(const struct cpu_run *run, const struct matrix_input *in,
+                    const struct placed_weight *placed, const uint32_t *rows, uint32_t divide,
+                    uint32_t n, struct act_rows *out);
+/* out[m * KERNEL_ROWS + c] = row `column + c` of matrix `part` . rows[m]; column: a multiple of
+ * KERNEL_ROWS; out: aligned to 64 bytes. */
+void matrix_dots(const struct placed_weight *placed, uint32_t part, uint32_t column,
+                 const struct act_rows *rows, float *out);
+/* Row `row` of matrix 0 as floats. */
+void matrix_read_row(const struct placed_weight *placed, uint32_t row, float *out);
+const char *matrix_kernel_name(const struct placed_weight *placed);
+/* Weights that fast mode packs, and after placing them: what each operation must quantise. False:
+ * sizes overflow. */
+bool cpu_packs(const struct program *program, uint32_t weight);
+bool plan_inputs(struct loaded_program *p);
+
+/* pack.c: fills placed->panels by all threads. */
+enum status cpu_pack(struct cpu_backend *backend, struct placed_weight *placed, struct error *err);
+void cpu_release_packed(struct cpu_backend *backend);
 
 void cpu_embed(const struct worker *w, const struct op_embed *op);
 void cpu_position(const struct worker *w, const struct op_position *op);
 void cpu_norm(const struct worker *w, const struct op_norm *op);
-void cpu_linear(const struct worker *w, const struct op_linear *op);
+/* quantise: op_plan.quantise. */
+void cpu_linear(const struct worker *w, const struct op_linear *op, uint32_t quantise);
 /* This thread's share of a rotation table, before the first operation. */
 void cpu_rope_turns(const struct worker *w, const struct rope_table *table);
 /* table: NULL where nothing turns. */
 void cpu_rope_kv(const struct worker *w, const struct op_rope_kv *op,
                  const struct rope_table *table);
 void cpu_attention(const struct worker *w, const struct op_attention *op);
-void cpu_gated(const struct worker *w, const struct op_gated *op);
+void cpu_gated(const struct worker *w, const struct op_gated *op, uint32_t quantise);
 void cpu_route(const struct worker *w, const struct op_route *op);
-void cpu_experts(const struct worker *w, const struct op_experts *op);
+void cpu_experts(const struct worker *w, const struct op_experts *op, uint32_t quantise);
 #define CONV_TAPS_MAX 64
 /* taps: weights as [taps, width]; at most CONV_TAPS_MAX of them. */
 void cpu_conv(const struct worker *w, const struct op_conv *op, const float *taps);
@@ -167,7 +212,7 @@ void cpu_activation(const struct worker *w, const struct op_activate *op);
 void cpu_add(const struct worker *w, const struct op_add *op);
 void cpu_mul(const struct worker *w, const struct op_mul *op);
 void cpu_select(const struct worker *w, const struct op_select *op);
-void cpu_logits(const struct worker *w, const struct op_logits *op);
+void cpu_logits(const struct worker *w, const struct op_logits *op, uint32_t quantise);
 
 /* Words of thread scratch that an operation needs. */
 size_t experts_scratch_words(const struct program *program, const struct op_experts *op,

@@ -1,15 +1,30 @@
 /* Which kernel sets this machine can run, best first. */
 #include "backend/cpu/kernels.h"
 
-/* Sets for instruction sets join here in front, each guarded by what hw/ found. */
-static const struct kernel_set *const sets[] = {&kernel_set_portable};
+/* Sets for instruction sets stand in front of the portable one, each guarded by what hw/ finds. */
+static const struct kernel_set *const sets[] = {
+#ifdef SLUICE_HAVE_AVX2
+    &kernel_set_avx2,
+#endif
+    &kernel_set_portable,
+};
 
 #define N_SETS (sizeof sets / sizeof *sets)
+
+/* Asking the processor traps in virtual machines, so the answer is kept: 0 unknown, 1 no, 2 yes. */
+static bool usable(size_t s)
+{
+    static _Atomic int known[N_SETS];
+    int answer = known[s];
+    if (!answer)
+        known[s] = answer = !sets[s]->usable || sets[s]->usable() ? 2 : 1;
+    return answer == 2;
+}
 
 const struct weight_kernel *kernel_for_weights(enum tensor_type type)
 {
     for (size_t s = 0; s < N_SETS; s++)
-        for (uint32_t i = 0; i < sets[s]->n_weights; i++)
+        for (uint32_t i = 0; i < sets[s]->n_weights && usable(s); i++)
             if (sets[s]->weights[i].type == type)
                 return &sets[s]->weights[i];
     return NULL;
@@ -18,13 +33,38 @@ const struct weight_kernel *kernel_for_weights(enum tensor_type type)
 const struct kv_kernel *kernel_for_kv(enum tensor_type type)
 {
     for (size_t s = 0; s < N_SETS; s++)
-        for (uint32_t i = 0; i < sets[s]->n_kv; i++)
+        for (uint32_t i = 0; i < sets[s]->n_kv && usable(s); i++)
             if (sets[s]->kv[i].type == type)
                 return &sets[s]->kv[i];
     return NULL;
 }
 
+const struct packed_kernel *kernel_for_packed(enum tensor_type type)
+{
+    for (size_t s = 0; s < N_SETS; s++)
+        for (uint32_t i = 0; i < sets[s]->n_packed && usable(s); i++)
+            if (sets[s]->packed[i].type == type)
+                return &sets[s]->packed[i];
+    return NULL;
+}
+
+act_quantise *kernel_for_activations(void)
+{
+    for (size_t s = 0; s < N_SETS; s++)
+        if (sets[s]->quantise && usable(s))
+            return sets[s]->quantise;
+    return act_quantise_scalar;
+}
+
 const char *kernel_set_name(void)
 {
-    return sets[0]->name;
+    size_t s = 0;
+    while (!usable(s))
+        s++;
+    return sets[s]->name;
+}
+
+const struct kernel_set *kernel_set_at(uint32_t index)
+{
+    return index < N_SETS ? sets[index] : NULL;
 }

@@ -13,15 +13,17 @@
 #ifndef SLUICE_BACKEND_CPU_KERNELS_H
 #define SLUICE_BACKEND_CPU_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/cpu/packed.h"
 #include "quant/tensor_type.h"
 
 /* Most weight rows and activation rows of one call: a tile of results that fits the L1 cache
  * beside its inputs. A weight row is decoded once per call, so activation rows share that work. */
-#define KERNEL_ROWS 16
-#define KERNEL_X    32
+#define KERNEL_ROWS PANEL_ROWS
+#define KERNEL_X    ACT_ROWS_MAX
 
 /* Some rows of a matrix in its element type, row_bytes apart. Any byte alignment. */
 struct kernel_rows {
@@ -41,6 +43,17 @@ struct weight_kernel {
     void (*decode)(const uint8_t *row, uint32_t n_cols, float *out);
 };
 
+/* A matrix packed as packed.h says, times rows of activations in the form the kernel asks for. All
+ * sets compute the bits of the scalar twin, whatever rows->n. */
+struct packed_kernel {
+    const char *name; /* "avx2 q4_K x i8" */
+    enum tensor_type type;
+    enum act_form form;
+    /* out[m * PANEL_ROWS + r] = row r of the panel . x[m]; out: rows->n * PANEL_ROWS floats, aligned
+     * to 32 bytes. */
+    void (*dots)(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows, float *out);
+};
+
 /* Keys and values of one head in a page: n tokens of dim elements, contiguous. */
 struct kv_kernel {
     const char *name; /* "portable f16 keys and values" */
@@ -58,14 +71,29 @@ struct kernel_set {
     uint32_t n_weights;
     const struct kv_kernel *kv;
     uint32_t n_kv;
+    const struct packed_kernel *packed;
+    uint32_t n_packed;
+    /* One block of activations: act_quantise_scalar(), faster; NULL in sets without packed kernels. */
+    act_quantise *quantise;
+    bool (*usable)(void); /* on this machine; NULL: always */
 };
 
 /* Baseline C for any machine; never fails to have what the backend supports. */
 extern const struct kernel_set kernel_set_portable;
+/* Twins of the packed kernels: for tests and comparison, never chosen. */
+extern const struct kernel_set kernel_set_scalar;
+/* Where compiled in (cmake/kernels.cmake). */
+extern const struct kernel_set kernel_set_avx2;
 
 /* Best kernel on this machine; NULL where no set has the type. */
 const struct weight_kernel *kernel_for_weights(enum tensor_type type);
 const struct kv_kernel *kernel_for_kv(enum tensor_type type);
+/* For a packed matrix; NULL where this machine computes on the rows as they are in the file. */
+const struct packed_kernel *kernel_for_packed(enum tensor_type type);
+/* The fastest act_quantise_scalar() here. */
+act_quantise *kernel_for_activations(void);
+/* The i-th set compiled in, best first, usable or not; NULL past the end. */
+const struct kernel_set *kernel_set_at(uint32_t index);
 /* Name of the best set that this machine runs. */
 const char *kernel_set_name(void);
 

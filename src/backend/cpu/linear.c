@@ -1,11 +1,12 @@
 /*
- * Matrices: linear layers, gated pairs and logits.
+ * Operations that are a product with a matrix: linear layers, gated pairs and logits.
  *
- * The result [n rows, n_out] is cut into units of KERNEL_X activation rows by KERNEL_ROWS outputs,
- * outputs fastest; a thread takes a contiguous run of units. With one row (decoding) that splits
- * the outputs, so that each weight is read by one thread once; with many rows a thread stays with
- * its rows, whose activations stay in its cache. A unit's raw sums land in a small tile, and the
- * epilogue (bias, activation, scale, residual) writes from there.
+ * A product is cut into units of up to KERNEL_X rows by the KERNEL_ROWS outputs of one panel. Panels
+ * are taken in groups that stay in the level-2 cache while all chunks of rows pass (rows fastest),
+ * so that weights come from memory once; a thread takes a contiguous run of (group, chunk). With one
+ * row a group is one panel: each thread reads its own stretch of the weights, front to back. A
+ * unit's raw sums land in a small tile, and the epilogue (bias, activation, scale, residual) writes
+ * from there. How work is cut changes no bit.
  */
 #include <math.h>
 
@@ -13,6 +14,7 @@
 
 #define SQRT_HALF      0.70710678f /* 1 / sqrt 2 */
 #define SQRT_2_OVER_PI 0.79788456f
+#define GROUP_BYTES    (128 << 10) /* of weights that stay in a level-2 cache beside the rows */
 
 float activate(enum activation act, float x)
 {
@@ -47,133 +49,171 @@ float activate_gate(enum activation act, float gate, float up)
     return (up + 1.0f) * gate / (1.0f + expf(-1.702f * gate));
 }
 
-struct kernel_rows matrix_rows(const struct placed_weight *placed, uint32_t part, uint32_t first,
-                               uint32_t n)
-{
-    return (struct kernel_rows){
-        .bytes = (const uint8_t *)placed->weight->parts[part] + first * placed->row_bytes,
-        .row_bytes = placed->row_bytes,
-        .n_cols = placed->weight->n_cols,
-        .n_rows = n,
-    };
-}
+/* A thread's part of a product: groups of panels, each with chunks of up to KERNEL_X rows. */
+struct split {
+    uint32_t n_rows, n_out;
+    uint32_t panels, together; /* panels of a group */
+    uint32_t chunks;
+    struct share share; /* of units: group * chunks + chunk */
+};
 
-/* Rows [row, row + n_rows) by outputs [column, column + n_columns). */
+/* One call of a kernel: rows [row, row + n_rows) by outputs [column, column + n_columns). */
 struct unit {
     uint32_t row, n_rows;
     uint32_t column, n_columns;
 };
 
-static struct unit unit_at(uint64_t index, uint32_t n_rows, uint32_t n_out)
+static struct split split_product(const struct worker *w, uint32_t n_rows, uint32_t n_out,
+                                  uint64_t panel_bytes)
 {
-    uint64_t across = (n_out + KERNEL_ROWS - 1) / KERNEL_ROWS;
-    struct unit unit = {
-        .row = (uint32_t)(index / across) * KERNEL_X,
-        .column = (uint32_t)(index % across) * KERNEL_ROWS,
-    };
-    uint32_t rows = n_rows - unit.row, columns = n_out - unit.column;
-    unit.n_rows = rows < KERNEL_X ? rows : KERNEL_X;
-    unit.n_columns = columns < KERNEL_ROWS ? columns : KERNEL_ROWS;
-    return unit;
+    struct split s = {.n_rows = n_rows, .n_out = n_out, .together = 1};
+    s.panels = (n_out + KERNEL_ROWS - 1) / KERNEL_ROWS;
+    s.chunks = (n_rows + KERNEL_X - 1) / KERNEL_X;
+    if (s.chunks > 1)
+        while (s.together < 8 && 2 * s.together * panel_bytes <= GROUP_BYTES &&
+               s.panels / (2 * s.together) * s.chunks >= 8 * w->count)
+            s.together *= 2;
+    uint32_t groups = (s.panels + s.together - 1) / s.together;
+    s.share = worker_share(w, (uint64_t)groups * s.chunks);
+    return s;
 }
 
-static uint64_t unit_count(uint32_t n_rows, uint32_t n_out)
+/* Calls work on every unit of this thread; chunks of rows are of nearly equal size. */
+static void each_unit(const struct split *s, void (*work)(void *context, struct unit unit),
+                      void *context)
 {
-    return (uint64_t)((n_rows + KERNEL_X - 1) / KERNEL_X) *
-           ((n_out + KERNEL_ROWS - 1) / KERNEL_ROWS);
+    for (uint64_t i = s->share.begin; i < s->share.end; i++) {
+        uint32_t group = (uint32_t)(i / s->chunks), chunk = (uint32_t)(i % s->chunks);
+        size_t first, last;
+        thread_range(s->n_rows, chunk, s->chunks, 3, &first, &last);
+        struct unit unit = {.row = (uint32_t)first, .n_rows = (uint32_t)(last - first)};
+        for (uint32_t p = group * s->together; p < (group + 1) * s->together && p < s->panels;
+             p++) {
+            unit.column = p * KERNEL_ROWS;
+            uint32_t left = s->n_out - unit.column;
+            unit.n_columns = left < KERNEL_ROWS ? left : KERNEL_ROWS;
+            work(context, unit);
+        }
+    }
 }
 
-static void unit_inputs(const struct cpu_run *run, struct view in, struct unit unit,
-                        const float *x[KERNEL_X])
+/* What the units of one operation share. */
+struct product {
+    const struct cpu_run *run;
+    struct matrix_input in;
+    const struct placed_weight *weight, *other; /* other: the up half of a gated pair */
+    const float *bias, *other_bias;
+    const void *op;
+};
+
+static void unit_dots(const struct product *p, const struct placed_weight *weight, struct unit unit,
+                      float *sums)
 {
+    uint32_t numbers[KERNEL_X];
+    struct act_rows rows;
     for (uint32_t m = 0; m < unit.n_rows; m++)
-        x[m] = run_row(run, in, unit.row + m);
+        numbers[m] = unit.row + m;
+    matrix_rows_of(p->run, &p->in, weight, numbers, 1, unit.n_rows, &rows);
+    matrix_dots(weight, 0, unit.column, &rows, sums);
 }
 
-static void unit_dots(const struct cpu_run *run, int32_t weight, struct unit unit,
-                      const float *const *x, float *sums)
+static void linear_unit(void *context, struct unit unit)
 {
-    const struct placed_weight *placed = run->program->placed[weight];
-    struct kernel_rows rows = matrix_rows(placed, 0, unit.column, unit.n_columns);
-    placed->kernel->dots(&rows, x, unit.n_rows, sums);
-}
-
-void cpu_linear(const struct worker *w, const struct op_linear *op)
-{
-    const struct cpu_run *run = w->run;
-    const float *bias = run_vector(run, op->bias);
-    uint32_t n = run_rows(run, op->in);
-    struct share share = worker_share(w, unit_count(n, op->out.width));
-    float sums[KERNEL_X * KERNEL_ROWS];
-    for (uint64_t i = share.begin; i < share.end; i++) {
-        struct unit unit = unit_at(i, n, op->out.width);
-        const float *x[KERNEL_X];
-        unit_inputs(run, op->in, unit, x);
-        unit_dots(run, op->weight, unit, x, sums);
-        for (uint32_t m = 0; m < unit.n_rows; m++) {
-            const float *sum = sums + m * KERNEL_ROWS;
-            float *out = run_row(run, op->out, unit.row + m) + unit.column;
-            const float *residual = op->residual.buffer == NO_BUFFER
-                                        ? NULL
-                                        : run_row(run, op->residual, unit.row + m) + unit.column;
-            for (uint32_t c = 0; c < unit.n_columns; c++) {
-                float value = bias ? sum[c] + bias[unit.column + c] : sum[c];
-                value = activate(op->act, value) * op->scale;
-                out[c] = residual ? residual[c] + value : value;
-            }
+    const struct product *p = context;
+    const struct op_linear *op = p->op;
+    _Alignas(64) float sums[KERNEL_X * KERNEL_ROWS];
+    unit_dots(p, p->weight, unit, sums);
+    for (uint32_t m = 0; m < unit.n_rows; m++) {
+        const float *sum = sums + m * KERNEL_ROWS;
+        float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
+        const float *residual = op->residual.buffer == NO_BUFFER
+                                    ? NULL
+                                    : run_row(p->run, op->residual, unit.row + m) + unit.column;
+        for (uint32_t c = 0; c < unit.n_columns; c++) {
+            float value = p->bias ? sum[c] + p->bias[unit.column + c] : sum[c];
+            value = activate(op->act, value) * op->scale;
+            out[c] = residual ? residual[c] + value : value;
         }
     }
 }
 
-void cpu_gated(const struct worker *w, const struct op_gated *op)
+void cpu_linear(const struct worker *w, const struct op_linear *op, uint32_t quantise)
 {
     const struct cpu_run *run = w->run;
-    const float *gate_bias = run_vector(run, op->gate_bias);
-    const float *up_bias = run_vector(run, op->up_bias);
-    uint32_t n = run_rows(run, op->in);
-    struct share share = worker_share(w, unit_count(n, op->out.width));
-    float gates[KERNEL_X * KERNEL_ROWS], ups[KERNEL_X * KERNEL_ROWS];
-    for (uint64_t i = share.begin; i < share.end; i++) {
-        struct unit unit = unit_at(i, n, op->out.width);
-        const float *x[KERNEL_X];
-        unit_inputs(run, op->in, unit, x);
-        unit_dots(run, op->gate, unit, x, gates);
-        unit_dots(run, op->up, unit, x, ups);
-        for (uint32_t m = 0; m < unit.n_rows; m++) {
-            float *out = run_row(run, op->out, unit.row + m) + unit.column;
-            for (uint32_t c = 0; c < unit.n_columns; c++) {
-                float gate = gates[m * KERNEL_ROWS + c], up = ups[m * KERNEL_ROWS + c];
-                if (gate_bias)
-                    gate += gate_bias[unit.column + c];
-                if (up_bias)
-                    up += up_bias[unit.column + c];
-                out[c] = activate_gate(op->act, gate, up);
-            }
+    struct product p = {.run = run,
+                        .in = matrix_input(run, op->in, run_rows(run, op->in)),
+                        .weight = run->program->placed[op->weight],
+                        .bias = run_vector(run, op->bias),
+                        .op = op};
+    matrix_quantise_planned(w, &p.in, quantise);
+    struct split split = split_product(w, p.in.n, op->out.width, p.weight->panel_bytes);
+    each_unit(&split, linear_unit, &p);
+}
+
+static void gated_unit(void *context, struct unit unit)
+{
+    const struct product *p = context;
+    const struct op_gated *op = p->op;
+    _Alignas(64) float gates[KERNEL_X * KERNEL_ROWS];
+    _Alignas(64) float ups[KERNEL_X * KERNEL_ROWS];
+    unit_dots(p, p->weight, unit, gates);
+    unit_dots(p, p->other, unit, ups);
+    for (uint32_t m = 0; m < unit.n_rows; m++) {
+        float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
+        float *gate = gates + m * KERNEL_ROWS, *up = ups + m * KERNEL_ROWS;
+        for (uint32_t c = 0; c < unit.n_columns; c++) {
+            if (p->bias)
+                gate[c] += p->bias[unit.column + c];
+            if (p->other_bias)
+                up[c] += p->other_bias[unit.column + c];
+            out[c] = activate_gate(op->act, gate[c], up[c]);
         }
     }
 }
 
-void cpu_logits(const struct worker *w, const struct op_logits *op)
+void cpu_gated(const struct worker *w, const struct op_gated *op, uint32_t quantise)
 {
     const struct cpu_run *run = w->run;
-    const float *bias = run_vector(run, op->bias);
-    uint32_t n = run->step->n_logits;
-    struct share share = worker_share(w, unit_count(n, op->out.width));
-    float sums[KERNEL_X * KERNEL_ROWS];
-    for (uint64_t i = share.begin; i < share.end; i++) {
-        struct unit unit = unit_at(i, n, op->out.width);
-        const float *x[KERNEL_X];
-        unit_inputs(run, op->in, unit, x);
-        unit_dots(run, op->weight, unit, x, sums);
-        for (uint32_t m = 0; m < unit.n_rows; m++) {
-            float *out = run_row(run, op->out, unit.row + m) + unit.column;
-            for (uint32_t c = 0; c < unit.n_columns; c++) {
-                float value = sums[m * KERNEL_ROWS + c];
-                if (bias)
-                    value += bias[unit.column + c];
-                value *= op->scale;
-                out[c] = op->softcap != 0.0f ? op->softcap * tanhf(value / op->softcap) : value;
-            }
+    struct product p = {.run = run,
+                        .in = matrix_input(run, op->in, run_rows(run, op->in)),
+                        .weight = run->program->placed[op->gate],
+                        .other = run->program->placed[op->up],
+                        .bias = run_vector(run, op->gate_bias),
+                        .other_bias = run_vector(run, op->up_bias),
+                        .op = op};
+    matrix_quantise_planned(w, &p.in, quantise);
+    struct split split =
+        split_product(w, p.in.n, op->out.width, p.weight->panel_bytes + p.other->panel_bytes);
+    each_unit(&split, gated_unit, &p);
+}
+
+static void logits_unit(void *context, struct unit unit)
+{
+    const struct product *p = context;
+    const struct op_logits *op = p->op;
+    _Alignas(64) float sums[KERNEL_X * KERNEL_ROWS];
+    unit_dots(p, p->weight, unit, sums);
+    for (uint32_t m = 0; m < unit.n_rows; m++) {
+        float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
+        for (uint32_t c = 0; c < unit.n_columns; c++) {
+            float value = sums[m * KERNEL_ROWS + c];
+            if (p->bias)
+                value += p->bias[unit.column + c];
+            value *= op->scale;
+            out[c] = op->softcap != 0.0f ? op->softcap * tanhf(value / op->softcap) : value;
         }
     }
+}
+
+void cpu_logits(const struct worker *w, const struct op_logits *op, uint32_t quantise)
+{
+    const struct cpu_run *run = w->run;
+    struct product p = {.run = run,
+                        .in = matrix_input(run, op->in, run->step->n_logits),
+                        .weight = run->program->placed[op->weight],
+                        .bias = run_vector(run, op->bias),
+                        .op = op};
+    matrix_quantise_planned(w, &p.in, quantise);
+    struct split split = split_product(w, p.in.n, op->out.width, p.weight->panel_bytes);
+    each_unit(&split, logits_unit, &p);
 }

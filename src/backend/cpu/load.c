@@ -1,7 +1,8 @@
 /*
  * Loading: choosing a kernel for every weight, and all memory that a program's steps will use.
  *
- * Matrices and tables stay where they are mapped, in their element type. Vectors (norms, biases,
+ * Matrices are packed (pack.c), or stay where they are mapped, in their element type: in exact mode,
+ * and where there is no packed kernel. Vectors (norms, biases,
  * frequencies) become floats, since every row reads them; convolution weights are turned to
  * [taps, width], so that channels lie side by side.
  */
@@ -27,33 +28,58 @@ void *cpu_memory(uint64_t count, uint64_t size)
 
 /* ---- weights ----------------------------------------------------------------------------------- */
 
+/* Whether and with what: fast mode packs matrices of whole blocks. */
+static const struct packed_kernel *packed_kernel_for(const struct cpu_backend *backend,
+                                                     const struct program *program, uint32_t weight)
+{
+    const struct weight *w = &program->weights[weight];
+    const struct packed_layout *layout = packed_layout(w->type);
+    const struct tensor_type_info *info = tensor_type_info(w->type);
+    if (backend->config.exact || !layout || w->n_rows < PANEL_ROWS ||
+        w->n_cols % layout->block_columns != 0 || !info->decode || !cpu_packs(program, weight))
+        return NULL;
+    return kernel_for_packed(w->type);
+}
+
+static enum status place_matrix(struct cpu_backend *backend, const struct program *program,
+                                uint32_t weight, struct placed_weight *placed, struct error *err)
+{
+    const struct weight *w = placed->weight;
+    placed->packed = packed_kernel_for(backend, program, weight);
+    if (placed->packed) {
+        placed->layout = packed_layout(w->type);
+        return cpu_pack(backend, placed, err);
+    }
+    placed->kernel = kernel_for_weights(w->type);
+    if (!placed->kernel)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "%s: the cpu backend has no kernel for tensor type %s yet", w->name,
+                         tensor_type_name(w->type));
+    if (w->n_rows > 1)
+        return STATUS_OK;
+    placed->values = cpu_memory(w->n_cols, sizeof *placed->values);
+    if (!placed->values)
+        return error_set(err, STATUS_MEMORY, "out of memory while placing %s", w->name);
+    placed->kernel->decode(w->parts[0], w->n_cols, placed->values);
+    return STATUS_OK;
+}
+
 enum status cpu_place(struct backend *base, const struct program *program, uint32_t weight,
                       struct placed_weight **out, struct error *err)
 {
     struct cpu_backend *backend = (struct cpu_backend *)base;
     const struct weight *w = &program->weights[weight];
-    const struct weight_kernel *kernel = kernel_for_weights(w->type);
     uint64_t row_bytes;
-    if (!kernel)
-        return error_set(err, STATUS_UNSUPPORTED,
-                         "%s: the cpu backend has no kernel for tensor type %s yet", w->name,
-                         tensor_type_name(w->type));
     if (!tensor_type_bytes(w->type, w->n_cols, &row_bytes))
         return error_set(err, STATUS_MODEL, "%s: rows of %u values are no whole %s blocks", w->name,
                          w->n_cols, tensor_type_name(w->type));
     struct placed_weight *placed = calloc(1, sizeof *placed);
-    float *values = w->n_rows == 1 ? cpu_memory(w->n_cols, sizeof *values) : NULL;
-    if (!placed || (w->n_rows == 1 && !values)) {
-        free(placed);
-        free(values);
+    if (!placed)
         return error_set(err, STATUS_MEMORY, "out of memory while placing %s", w->name);
-    }
-    if (values)
-        kernel->decode(w->parts[0], w->n_cols, values);
-    *placed = (struct placed_weight){w, kernel, row_bytes, values, backend->weights};
+    *placed = (struct placed_weight){.weight = w, .row_bytes = row_bytes, .next = backend->weights};
     backend->weights = placed;
     *out = placed;
-    return STATUS_OK;
+    return place_matrix(backend, program, weight, placed, err);
 }
 
 /* ---- programs ---------------------------------------------------------------------------------- */
@@ -68,6 +94,8 @@ static void free_program(struct loaded_program *p)
             free(p->ropes[i].turns);
     for (int i = 0; i < RESULT_BANKS; i++)
         free(p->banks[i].words);
+    for (int form = 0; form < ACT_FORMS; form++)
+        free(p->acts[form]);
     free(p->step_words);
     free(p->scores);
     free(p->plans);
@@ -84,6 +112,7 @@ void cpu_unload(struct cpu_backend *backend)
         free(backend->weights);
         backend->weights = next;
     }
+    cpu_release_packed(backend);
     while (backend->programs) {
         struct loaded_program *next = backend->programs->next;
         free_program(backend->programs);
@@ -199,7 +228,12 @@ static enum status allocate_program(struct cpu_backend *backend, struct loaded_p
         p->limits.max_rows > p->limits.max_outputs ? p->limits.max_rows : p->limits.max_outputs;
     p->step_words = cpu_memory(program->step_row_words * p->limits.max_rows, sizeof(float));
     p->scores = cpu_memory(route_words * rows, sizeof(float));
-    bool complete = p->step_words && p->scores;
+    bool complete = p->step_words && p->scores && plan_inputs(p);
+    for (int form = 0; complete && form < ACT_FORMS; form++)
+        if (p->act_bytes[form]) {
+            p->acts[form] = cpu_memory(p->act_bytes[form], 1);
+            complete = p->acts[form] != NULL;
+        }
     for (int i = 0; i < RESULT_BANKS; i++) {
         p->banks[i].words =
             cpu_memory(program->output_row_words * p->limits.max_outputs, sizeof(float));
@@ -239,7 +273,7 @@ enum status cpu_load(struct backend *base, const struct program *program,
 
 static void describe_weight(const struct loaded_program *program, int32_t weight, struct buf *out)
 {
-    buf_append_cstr(out, program->placed[weight]->kernel->name);
+    buf_append_cstr(out, matrix_kernel_name(program->placed[weight]));
 }
 
 void cpu_describe(struct backend *base, struct loaded_program *program, uint32_t index,

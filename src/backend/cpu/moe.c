@@ -191,8 +191,9 @@ static struct grouping group_pairs(const struct worker *w, const struct op_exper
 }
 
 /* hidden = act(gate x) * (up x) for up to KERNEL_X pairs of one expert, one block of columns. */
-static void hidden_unit(const struct cpu_run *run, const struct op_experts *op, uint32_t expert,
-                        const uint32_t *pairs, uint32_t n, uint32_t first)
+static void hidden_unit(const struct cpu_run *run, const struct op_experts *op,
+                        const struct matrix_input *in, uint32_t expert, const uint32_t *pairs,
+                        uint32_t n, uint32_t first)
 {
     const struct placed_weight *gate = run->program->placed[op->gate];
     const struct placed_weight *up = run->program->placed[op->up];
@@ -200,14 +201,13 @@ static void hidden_unit(const struct cpu_run *run, const struct op_experts *op, 
     const float *up_bias = run_vector(run, op->up_bias);
     uint32_t ff = gate->weight->n_rows;
     uint32_t columns = ff - first < KERNEL_ROWS ? ff - first : KERNEL_ROWS;
-    const float *x[KERNEL_X];
-    for (uint32_t m = 0; m < n; m++)
-        x[m] = run_row(run, op->in, pairs[m] / op->k);
-    float gates[KERNEL_X * KERNEL_ROWS], ups[KERNEL_X * KERNEL_ROWS];
-    struct kernel_rows rows = matrix_rows(gate, expert, first, columns);
-    gate->kernel->dots(&rows, x, n, gates);
-    rows = matrix_rows(up, expert, first, columns);
-    up->kernel->dots(&rows, x, n, ups);
+    _Alignas(64) float gates[KERNEL_X * KERNEL_ROWS];
+    _Alignas(64) float ups[KERNEL_X * KERNEL_ROWS];
+    struct act_rows rows;
+    matrix_rows_of(run, in, gate, pairs, op->k, n, &rows);
+    matrix_dots(gate, expert, first, &rows, gates);
+    matrix_rows_of(run, in, up, pairs, op->k, n, &rows);
+    matrix_dots(up, expert, first, &rows, ups);
     for (uint32_t m = 0; m < n; m++) {
         float *hidden =
             run_row(run, op->hidden, pairs[m] / op->k) + (size_t)(pairs[m] % op->k) * ff + first;
@@ -223,7 +223,7 @@ static void hidden_unit(const struct cpu_run *run, const struct op_experts *op, 
 }
 
 static void fill_hidden(const struct worker *w, const struct op_experts *op,
-                        const struct grouping *g)
+                        const struct matrix_input *in, const struct grouping *g)
 {
     uint32_t ff = w->run->program->program->weights[op->gate].n_rows;
     uint32_t across = (ff + KERNEL_ROWS - 1) / KERNEL_ROWS;
@@ -237,27 +237,25 @@ static void fill_hidden(const struct worker *w, const struct op_experts *op,
             uint32_t left = g->starts[e + 1] - p, n = left < KERNEL_X ? left : KERNEL_X;
             for (uint32_t b = 0; b < across; b++, unit++)
                 if (unit >= share.begin && unit < share.end)
-                    hidden_unit(w->run, op, e, g->pairs + p, n, b * KERNEL_ROWS);
+                    hidden_unit(w->run, op, in, e, g->pairs + p, n, b * KERNEL_ROWS);
         }
 }
 
 /* Contributions of all pairs to output columns [first, first + columns), into the scratch block. */
 static void collect_block(const struct cpu_run *run, const struct op_experts *op,
-                          const struct grouping *g, uint32_t first, uint32_t columns)
+                          const struct matrix_input *hidden, const struct grouping *g,
+                          uint32_t first, uint32_t columns)
 {
     const struct placed_weight *down = run->program->placed[op->down];
     const float *bias = run_vector(run, op->down_bias);
-    uint32_t ff = down->weight->n_cols;
-    float sums[KERNEL_X * KERNEL_ROWS];
+    _Alignas(64) float sums[KERNEL_X * KERNEL_ROWS];
     for (uint32_t e = 0; e < g->n_experts; e++)
         for (uint32_t p = g->starts[e]; p < g->starts[e + 1]; p += KERNEL_X) {
             uint32_t left = g->starts[e + 1] - p, n = left < KERNEL_X ? left : KERNEL_X;
             const uint32_t *pairs = g->pairs + p;
-            const float *x[KERNEL_X];
-            for (uint32_t m = 0; m < n; m++)
-                x[m] = run_row(run, op->hidden, pairs[m] / op->k) + (size_t)(pairs[m] % op->k) * ff;
-            struct kernel_rows rows = matrix_rows(down, e, first, columns);
-            down->kernel->dots(&rows, x, n, sums);
+            struct act_rows rows;
+            matrix_rows_of(run, hidden, down, pairs, 1, n, &rows);
+            matrix_dots(down, e, first, &rows, sums);
             for (uint32_t m = 0; m < n; m++)
                 for (uint32_t c = 0; c < columns; c++)
                     g->block[(size_t)pairs[m] * KERNEL_ROWS + c] =
@@ -266,18 +264,27 @@ static void collect_block(const struct cpu_run *run, const struct op_experts *op
         }
 }
 
-void cpu_experts(const struct worker *w, const struct op_experts *op)
+void cpu_experts(const struct worker *w, const struct op_experts *op, uint32_t quantise)
 {
     const struct cpu_run *run = w->run;
     uint32_t n = run_rows(run, op->in), width = op->out.width;
+    const struct placed_weight *down = run->program->placed[op->down];
+    struct matrix_input in = matrix_input(run, op->in, n),
+                        hidden = matrix_input(run, op->hidden, n);
+    hidden.n = n * op->k;
+    hidden.n_cols = down->weight->n_cols;
+    hidden.split = op->k;
+    matrix_quantise_planned(w, &in, quantise);
     struct grouping g = group_pairs(w, op, n);
-    fill_hidden(w, op, &g);
+    fill_hidden(w, op, &in, &g);
     worker_barrier(w);
+    if (down->packed && down->packed->form != ACT_FLOAT)
+        matrix_quantise_planned(w, &hidden, 1u << down->packed->form);
     struct share share = worker_share(w, (width + KERNEL_ROWS - 1) / KERNEL_ROWS);
     for (uint64_t block = share.begin; block < share.end; block++) {
         uint32_t first = (uint32_t)block * KERNEL_ROWS;
         uint32_t columns = width - first < KERNEL_ROWS ? width - first : KERNEL_ROWS;
-        collect_block(run, op, &g, first, columns);
+        collect_block(run, op, &hidden, &g, first, columns);
         for (uint32_t row = 0; row < n; row++) {
             const float *weights = run_row(run, op->route, row) + op->k;
             const float *residual =

@@ -59,8 +59,7 @@ static void embed_row(const struct cpu_run *run, const struct op_embed *op, uint
     }
     int32_t token = row_token(run, slice, row);
     const struct placed_weight *table = run->program->placed[op->table];
-    struct kernel_rows from = matrix_rows(table, 0, token < 0 ? 0 : (uint32_t)token, 1);
-    table->kernel->decode(from.bytes, from.n_cols, out);
+    matrix_read_row(table, token < 0 ? 0 : (uint32_t)token, out);
     for (uint32_t i = 0; i < op->out.width; i++)
         out[i] *= op->scale;
 }

@@ -20,7 +20,7 @@ static void run_op(const struct worker *w, uint32_t index)
         cpu_norm(w, &op->u.norm);
         break;
     case OP_LINEAR:
-        cpu_linear(w, &op->u.linear);
+        cpu_linear(w, &op->u.linear, plan->quantise);
         break;
     case OP_ROPE_KV:
         cpu_rope_kv(w, &op->u.rope_kv, plan->rope);
@@ -29,13 +29,13 @@ static void run_op(const struct worker *w, uint32_t index)
         cpu_attention(w, &op->u.attention);
         break;
     case OP_GATED:
-        cpu_gated(w, &op->u.gated);
+        cpu_gated(w, &op->u.gated, plan->quantise);
         break;
     case OP_ROUTE:
         cpu_route(w, &op->u.route);
         break;
     case OP_EXPERTS:
-        cpu_experts(w, &op->u.experts);
+        cpu_experts(w, &op->u.experts, plan->quantise);
         break;
     case OP_CONV:
         cpu_conv(w, &op->u.conv, plan->taps);
@@ -62,7 +62,7 @@ static void run_op(const struct worker *w, uint32_t index)
         cpu_select(w, &op->u.select);
         break;
     case OP_LOGITS:
-        cpu_logits(w, &op->u.logits);
+        cpu_logits(w, &op->u.logits, plan->quantise);
         break;
     }
 }

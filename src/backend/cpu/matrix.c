@@ -1,0 +1,228 @@
+/*
+ * Matrices and what is multiplied with them: which weights are packed, which operations quantise
+ * their input, and one panel of a product.
+ *
+ * Fast mode packs every weight that is only ever a matrix (or also the embedding table); a packed
+ * kernel asks for its activations in one form. The rows an operation reads are quantised at its
+ * start, by all threads, into p->acts[form] as [block][row]; operations after it that read the same
+ * rows in the same form (q, k and v; a shared expert) find them there, because plan_inputs() has
+ * followed at load what acts holds at each operation. All of it is per row: company does not matter.
+ */
+#include "backend/cpu/internal.h"
+#include "base/checked.h"
+#include "program/check.h"
+
+/* ---- which weights ----------------------------------------------------------------------------- */
+
+/* Matrices of an operation that kernels multiply with, and of which view; experts' down reads the
+ * hidden rows and is not among them. */
+struct factors {
+    int32_t weights[2];
+    uint32_t n;
+    const struct view *in;
+};
+
+static struct factors op_factors(const struct op *op)
+{
+    switch (op->kind) {
+    case OP_LINEAR:
+        return (struct factors){{op->u.linear.weight}, 1, &op->u.linear.in};
+    case OP_GATED:
+        return (struct factors){{op->u.gated.gate, op->u.gated.up}, 2, &op->u.gated.in};
+    case OP_LOGITS:
+        return (struct factors){{op->u.logits.weight}, 1, &op->u.logits.in};
+    case OP_EXPERTS:
+        return (struct factors){{op->u.experts.gate, op->u.experts.up}, 2, &op->u.experts.in};
+    default:
+        return (struct factors){{NO_WEIGHT}, 0, NULL};
+    }
+}
+
+bool cpu_packs(const struct program *program, uint32_t weight)
+{
+    bool multiplied = false;
+    int32_t id = (int32_t)weight;
+    for (uint32_t i = 0; i < program->n_ops; i++) {
+        const struct op *op = &program->ops[i];
+        struct factors f = op_factors(op);
+        for (uint32_t k = 0; k < f.n; k++)
+            multiplied |= f.weights[k] == id;
+        multiplied |= op->kind == OP_EXPERTS && op->u.experts.down == id;
+        /* Those that read rows as they are in the file; a router's are float32 in every mode. */
+        if ((op->kind == OP_ROUTE && op->u.route.weight == id) ||
+            (op->kind == OP_CONV && op->u.conv.weight == id) ||
+            (op->kind == OP_HEADS && op->u.heads.weight == id))
+            return false;
+    }
+    return multiplied;
+}
+
+/* ---- which operations quantise ----------------------------------------------------------------- */
+
+static enum act_form form_of(const struct loaded_program *p, int32_t weight)
+{
+    const struct packed_kernel *packed = p->placed[weight]->packed;
+    return packed ? packed->form : ACT_FLOAT;
+}
+
+static bool same_view(struct view a, struct view b)
+{
+    return a.buffer == b.buffer && a.column == b.column && a.width == b.width;
+}
+
+static bool need_room(struct loaded_program *p, enum act_form form, uint64_t rows, uint32_t n_cols)
+{
+    uint64_t bytes;
+    if (!checked_mul_u64(rows, (uint64_t)act_blocks(n_cols) * act_block_bytes(form), &bytes))
+        return false;
+    if (bytes > p->act_bytes[form])
+        p->act_bytes[form] = bytes;
+    return true;
+}
+
+static uint64_t rows_of(const struct loaded_program *p, struct view view)
+{
+    return p->program->buffers[view.buffer].rows == ROWS_STEP ? p->limits.max_rows
+                                                              : p->limits.max_outputs;
+}
+
+bool plan_inputs(struct loaded_program *p)
+{
+    struct view held[ACT_FORMS]; /* what acts[form] holds */
+    bool fits = true;
+    for (int f = 0; f < ACT_FORMS; f++)
+        held[f] = VIEW_NONE;
+    for (uint32_t i = 0; i < p->program->n_ops; i++) {
+        const struct op *op = &p->program->ops[i];
+        struct factors f = op_factors(op);
+        for (uint32_t k = 0; k < f.n; k++) {
+            enum act_form form = form_of(p, f.weights[k]);
+            if (form == ACT_FLOAT || same_view(held[form], *f.in))
+                continue;
+            p->plans[i].quantise |= 1u << form;
+            /* Logits read fewer rows than others of the same view would. */
+            held[form] = op->kind == OP_LOGITS ? VIEW_NONE : *f.in;
+            fits &= need_room(p, form, rows_of(p, *f.in), f.in->width);
+        }
+        if (op->kind == OP_EXPERTS) {
+            enum act_form form = form_of(p, op->u.experts.down);
+            if (form != ACT_FLOAT) {
+                held[form] = VIEW_NONE;
+                fits &= need_room(p, form, rows_of(p, *f.in) * op->u.experts.k,
+                                  p->program->weights[op->u.experts.down].n_cols);
+            }
+        }
+        struct op_operands operands = op_operands(op);
+        for (uint32_t k = 0; k < operands.n; k++)
+            for (int form = 0; form < ACT_FORMS; form++)
+                if (operands.views[k].written && operands.views[k].view->buffer != NO_BUFFER &&
+                    operands.views[k].view->buffer == held[form].buffer)
+                    held[form] = VIEW_NONE;
+    }
+    return fits;
+}
+
+/* ---- inputs ------------------------------------------------------------------------------------ */
+
+struct matrix_input matrix_input(const struct cpu_run *run, struct view in, uint32_t n)
+{
+    return (struct matrix_input){
+        .x = n ? run_row(run, in, 0) : NULL,
+        .stride = run->program->program->buffers[in.buffer].width,
+        .n = n,
+        .n_cols = in.width,
+        .split = 1,
+    };
+}
+
+static const float *input_row(const struct matrix_input *in, uint32_t row)
+{
+    return in->x + (size_t)(row / in->split) * in->stride + (size_t)(row % in->split) * in->n_cols;
+}
+
+void matrix_quantise(const struct worker *w, const struct matrix_input *in, enum act_form form)
+{
+    uint8_t *acts = w->run->program->acts[form];
+    size_t size = act_block_bytes(form);
+    uint32_t blocks = act_blocks(in->n_cols);
+    struct share share = worker_share(w, (uint64_t)in->n * blocks);
+    for (uint64_t i = share.begin; i < share.end; i++) {
+        uint32_t row = (uint32_t)(i / blocks), block = (uint32_t)(i % blocks);
+        uint32_t left = in->n_cols - block * ACT_COLUMNS;
+        w->run->backend->quantise(form, input_row(in, row) + (size_t)block * ACT_COLUMNS,
+                                  left < ACT_COLUMNS ? left : ACT_COLUMNS,
+                                  acts + ((size_t)block * in->n + row) * size);
+    }
+}
+
+void matrix_quantise_planned(const struct worker *w, const struct matrix_input *in, uint32_t forms)
+{
+    if (!forms)
+        return;
+    for (int form = 0; form < ACT_FORMS; form++)
+        if (forms >> form & 1)
+            matrix_quantise(w, in, (enum act_form)form);
+    worker_barrier(w);
+}
+
+void matrix_rows_of(const struct cpu_run *run, const struct matrix_input *in,
+                    const struct placed_weight *placed, const uint32_t *rows, uint32_t divide,
+                    uint32_t n, struct act_rows *out)
+{
+    enum act_form form = placed->packed ? placed->packed->form : ACT_FLOAT;
+    size_t size = act_block_bytes(form);
+    out->n = n;
+    out->block_stride = in->n * size;
+    for (uint32_t m = 0; m < n; m++) {
+        uint32_t row = rows[m] / divide;
+        out->x[m] = size ? (const void *)(run->program->acts[form] + row * size)
+                         : (const void *)input_row(in, row);
+    }
+}
+
+/* ---- products ---------------------------------------------------------------------------------- */
+
+struct kernel_rows matrix_rows(const struct placed_weight *placed, uint32_t part, uint32_t first,
+                               uint32_t n)
+{
+    return (struct kernel_rows){
+        .bytes = (const uint8_t *)placed->weight->parts[part] + first * placed->row_bytes,
+        .row_bytes = placed->row_bytes,
+        .n_cols = placed->weight->n_cols,
+        .n_rows = n,
+    };
+}
+
+void matrix_dots(const struct placed_weight *placed, uint32_t part, uint32_t column,
+                 const struct act_rows *rows, float *out)
+{
+    const struct weight *w = placed->weight;
+    if (placed->packed) {
+        const uint8_t *panel =
+            placed->panels + part * placed->part_bytes + column / PANEL_ROWS * placed->panel_bytes;
+        placed->packed->dots(panel, w->n_cols, rows, out);
+        return;
+    }
+    const float *x[KERNEL_X];
+    for (uint32_t m = 0; m < rows->n; m++)
+        x[m] = rows->x[m];
+    uint32_t left = w->n_rows - column;
+    struct kernel_rows matrix =
+        matrix_rows(placed, part, column, left < KERNEL_ROWS ? left : KERNEL_ROWS);
+    placed->kernel->dots(&matrix, x, rows->n, out);
+}
+
+void matrix_read_row(const struct placed_weight *placed, uint32_t row, float *out)
+{
+    const struct weight *w = placed->weight;
+    if (placed->packed)
+        packed_read_row(placed->layout, placed->panels + row / PANEL_ROWS * placed->panel_bytes,
+                        row % PANEL_ROWS, w->n_cols, out);
+    else
+        placed->kernel->decode(matrix_rows(placed, 0, row, 1).bytes, w->n_cols, out);
+}
+
+const char *matrix_kernel_name(const struct placed_weight *placed)
+{
+    return placed->packed ? placed->packed->name : placed->kernel->name;
+}

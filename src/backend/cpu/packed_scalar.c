@@ -1,0 +1,300 @@
+/*
+ * The scalar twin of every packed integer kernel: what the result is, one multiplication at a time.
+ *
+ * Slow and plain; tests hold each fast kernel to these bits, and bench_kernels times them beside it.
+ * A row of weights meets a row of activations block by block: an integer sum that is exact, then one
+ * fused multiply-add (two where the type has minima) onto the float result, blocks ascending.
+ *
+ *   K-quants, IQ4_XS (a block of 256):
+ *       result = fma(float(sum of scale * q * x), d * act, result)
+ *       result = fma(-float(sum of minimum * sum32 or 16), dmin * act, result)    Q2_K, Q4_K, Q5_K
+ *   simple formats (a block of 32):
+ *       result = fma(float(sum of q * x), d * act, result)
+ *       result = fma(m, act * float(sum of x), result)                            Q4_1, Q5_1
+ */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/kernels.h"
+
+/* A block as integers under float scales: value = d * scale[i] * q[i] - dmin * minimum[i]. */
+struct integers {
+    int32_t q[256];
+    int32_t scale[16], minimum[16]; /* of 16 columns each */
+    float d, dmin;
+    bool has_minima;
+};
+
+static uint32_t load_u16(const uint8_t *p)
+{
+    return (uint32_t)(p[0] | p[1] << 8);
+}
+
+static float load_half(const uint8_t *p)
+{
+    return f16_to_f32((uint16_t)load_u16(p));
+}
+
+static uint32_t load_u32(const uint8_t *p)
+{
+    return load_u16(p) | load_u16(p + 2) << 16;
+}
+
+/* The six-bit pairs of Q4_K and Q5_K. */
+static void scales_of_k4(const uint8_t *packed, struct integers *out)
+{
+    for (uint32_t j = 0; j < 8; j++) {
+        int32_t scale = packed[j] & 63, minimum = packed[j + 4] & 63;
+        if (j >= 4) {
+            scale = (packed[j + 4] & 15) | packed[j - 4] >> 6 << 4;
+            minimum = packed[j + 4] >> 4 | packed[j] >> 6 << 4;
+        }
+        out->scale[2 * j] = out->scale[2 * j + 1] = scale;
+        out->minimum[2 * j] = out->minimum[2 * j + 1] = minimum;
+    }
+    out->has_minima = true;
+}
+
+static void integers_q4_k(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block);
+    out->dmin = load_half(block + 2);
+    scales_of_k4(block + 4, out);
+    for (uint32_t i = 0; i < 256; i++)
+        out->q[i] = block[16 + i / 64 * 32 + i % 32] >> 4 * (i / 32 % 2) & 15;
+}
+
+static void integers_q5_k(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block);
+    out->dmin = load_half(block + 2);
+    scales_of_k4(block + 4, out);
+    for (uint32_t i = 0; i < 256; i++)
+        out->q[i] = (block[48 + i / 64 * 32 + i % 32] >> 4 * (i / 32 % 2) & 15) |
+                    (block[16 + i % 32] >> i / 32 & 1) << 4;
+}
+
+static void integers_q6_k(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block + 208);
+    for (uint32_t i = 0; i < 16; i++)
+        out->scale[i] = (int8_t)block[192 + i];
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t half = i / 128, k = i % 128 / 32, l = i % 32;
+        out->q[i] = ((block[64 * half + 32 * (k % 2) + l] >> 4 * (k / 2) & 15) |
+                     (block[128 + 32 * half + l] >> 2 * k & 3) << 4) -
+                    32;
+    }
+}
+
+static void integers_q2_k(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block + 80);
+    out->dmin = load_half(block + 82);
+    out->has_minima = true;
+    for (uint32_t i = 0; i < 16; i++) {
+        out->scale[i] = block[i] & 15;
+        out->minimum[i] = block[i] >> 4;
+    }
+    for (uint32_t i = 0; i < 256; i++)
+        out->q[i] = block[16 + i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3;
+}
+
+static void integers_q3_k(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block + 108);
+    for (uint32_t i = 0; i < 16; i++)
+        out->scale[i] = (int32_t)((block[96 + i % 8] >> 4 * (i / 8) & 15) |
+                                  (block[104 + i % 4] >> 2 * (i / 4) & 3) << 4) -
+                        32;
+    for (uint32_t i = 0; i < 256; i++)
+        out->q[i] = (block[32 + i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3) -
+                    (block[i % 32] >> i / 32 & 1 ? 0 : 4);
+}
+
+/* Sixteen levels of IQ4_NL and IQ4_XS, and eight magnitudes of MXFP4, twice. */
+static const int8_t iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                      1,    13,   25,  38,  53,  69,  89,  113};
+static const int8_t mxfp4_levels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+static void integers_iq4_xs(const uint8_t *block, struct integers *out)
+{
+    uint32_t high = load_u16(block + 2);
+    out->d = load_half(block);
+    for (uint32_t g = 0; g < 8; g++) {
+        int32_t low = block[4 + g / 2] >> 4 * (g % 2) & 15;
+        out->scale[2 * g] = out->scale[2 * g + 1] = (low | (int32_t)(high >> 2 * g & 3) << 4) - 32;
+    }
+    for (uint32_t i = 0; i < 256; i++)
+        out->q[i] = iq4_levels[block[8 + i / 32 * 16 + i % 16] >> 4 * (i / 16 % 2) & 15];
+}
+
+/* ---- simple formats: q and d, and for two of them the float minimum in dmin ---------------------- */
+
+static void nibbles(const uint8_t *q, int32_t *out)
+{
+    for (uint32_t i = 0; i < 16; i++) {
+        out[i] = q[i] & 15;
+        out[16 + i] = q[i] >> 4;
+    }
+}
+
+static void integers_q8_0(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block);
+    for (uint32_t i = 0; i < 32; i++)
+        out->q[i] = (int8_t)block[2 + i];
+}
+
+static void integers_q4_0(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block);
+    nibbles(block + 2, out->q);
+    for (uint32_t i = 0; i < 32; i++)
+        out->q[i] -= 8;
+}
+
+static void integers_q4_1(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block);
+    out->dmin = load_half(block + 2);
+    out->has_minima = true;
+    nibbles(block + 4, out->q);
+}
+
+static void fifth_bits(uint32_t bits, int32_t *q)
+{
+    for (uint32_t i = 0; i < 32; i++)
+        q[i] |= (int32_t)(bits >> i & 1) << 4;
+}
+
+static void integers_q5_0(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block);
+    nibbles(block + 6, out->q);
+    fifth_bits(load_u32(block + 2), out->q);
+    for (uint32_t i = 0; i < 32; i++)
+        out->q[i] -= 16;
+}
+
+static void integers_q5_1(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block);
+    out->dmin = load_half(block + 2);
+    out->has_minima = true;
+    nibbles(block + 8, out->q);
+    fifth_bits(load_u32(block + 4), out->q);
+}
+
+static void integers_iq4_nl(const uint8_t *block, struct integers *out)
+{
+    out->d = load_half(block);
+    nibbles(block + 2, out->q);
+    for (uint32_t i = 0; i < 32; i++)
+        out->q[i] = iq4_levels[out->q[i]];
+}
+
+/* The scale is a power of two, 2^(e - 127); the levels are doubled, so half of it. */
+static void integers_mxfp4(const uint8_t *block, struct integers *out)
+{
+    out->d = block[0] ? ldexpf(1.0f, block[0] - 128) : 0x1p-128f;
+    nibbles(block + 1, out->q);
+    for (uint32_t i = 0; i < 32; i++)
+        out->q[i] = mxfp4_levels[out->q[i]];
+}
+
+/* ---- products ---------------------------------------------------------------------------------- */
+
+typedef void integers_of(const uint8_t *block, struct integers *out);
+
+static void row_256(integers_of *integers, const struct packed_layout *layout, const uint8_t *panel,
+                    uint32_t row, uint32_t n_cols, const struct act_rows *rows, float *out)
+{
+    uint8_t bytes[256];
+    for (uint32_t b = 0; b < n_cols / 256; b++) {
+        struct integers w = {.has_minima = false};
+        packed_read_block(layout, panel, row, b, bytes);
+        integers(bytes, &w);
+        for (uint32_t m = 0; m < rows->n; m++) {
+            const struct act_256 *x =
+                (const void *)((const uint8_t *)rows->x[m] + b * rows->block_stride);
+            int32_t sum = 0, minima = 0;
+            for (uint32_t i = 0; i < 256; i++)
+                sum += w.scale[i / 16] * w.q[i] * x->q[i];
+            for (uint32_t i = 0; i < 16; i++)
+                minima += w.minimum[i] * x->sums16[i];
+            float *to = &out[m * PANEL_ROWS + row];
+            *to = fmaf((float)sum, w.d * x->scale, *to);
+            if (w.has_minima)
+                *to = fmaf(-(float)minima, w.dmin * x->scale, *to);
+        }
+    }
+}
+
+static void row_32(integers_of *integers, const struct packed_layout *layout, const uint8_t *panel,
+                   uint32_t row, uint32_t n_cols, const struct act_rows *rows, float *out)
+{
+    uint8_t bytes[256];
+    for (uint32_t b = 0; b < n_cols / 32; b++) {
+        struct integers w = {.has_minima = false};
+        packed_read_block(layout, panel, row, b, bytes);
+        integers(bytes, &w);
+        for (uint32_t m = 0; m < rows->n; m++) {
+            const struct act_32 *x =
+                (const void *)((const uint8_t *)rows->x[m] + b / 8 * rows->block_stride);
+            int32_t sum = 0;
+            for (uint32_t i = 0; i < 32; i++)
+                sum += w.q[i] * x->q[b % 8 * 32 + i];
+            float *to = &out[m * PANEL_ROWS + row], scale = x->scales[b % 8];
+            *to = fmaf((float)sum, w.d * scale, *to);
+            if (w.has_minima)
+                *to = fmaf(w.dmin, scale * (float)x->sums32[b % 8], *to);
+        }
+    }
+}
+
+#define SCALAR_KERNEL(name, type_name, columns)                                                    \
+    static void dots_##name(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,    \
+                            float *out)                                                            \
+    {                                                                                              \
+        memset(out, 0, rows->n *PANEL_ROWS * sizeof *out);                                         \
+        for (uint32_t r = 0; r < PANEL_ROWS; r++)                                                  \
+            row_##columns(integers_##name, packed_layout(type_name), panel, r, n_cols, rows, out); \
+    }
+
+SCALAR_KERNEL(q4_k, TENSOR_Q4_K, 256)
+SCALAR_KERNEL(q5_k, TENSOR_Q5_K, 256)
+SCALAR_KERNEL(q6_k, TENSOR_Q6_K, 256)
+SCALAR_KERNEL(q2_k, TENSOR_Q2_K, 256)
+SCALAR_KERNEL(q3_k, TENSOR_Q3_K, 256)
+SCALAR_KERNEL(iq4_xs, TENSOR_IQ4_XS, 256)
+SCALAR_KERNEL(q8_0, TENSOR_Q8_0, 32)
+SCALAR_KERNEL(q4_0, TENSOR_Q4_0, 32)
+SCALAR_KERNEL(q4_1, TENSOR_Q4_1, 32)
+SCALAR_KERNEL(q5_0, TENSOR_Q5_0, 32)
+SCALAR_KERNEL(q5_1, TENSOR_Q5_1, 32)
+SCALAR_KERNEL(iq4_nl, TENSOR_IQ4_NL, 32)
+SCALAR_KERNEL(mxfp4, TENSOR_MXFP4, 32)
+
+static const struct packed_kernel kernels[] = {
+    {"scalar q4_K x i8", TENSOR_Q4_K, ACT_I8_256, dots_q4_k},
+    {"scalar q5_K x i8", TENSOR_Q5_K, ACT_I8_256, dots_q5_k},
+    {"scalar q6_K x i8", TENSOR_Q6_K, ACT_I8_256, dots_q6_k},
+    {"scalar q2_K x i8", TENSOR_Q2_K, ACT_I8_256, dots_q2_k},
+    {"scalar q3_K x i8", TENSOR_Q3_K, ACT_I8_256, dots_q3_k},
+    {"scalar iq4_xs x i8", TENSOR_IQ4_XS, ACT_I8_256, dots_iq4_xs},
+    {"scalar q8_0 x i8", TENSOR_Q8_0, ACT_I8_32, dots_q8_0},
+    {"scalar q4_0 x i8", TENSOR_Q4_0, ACT_I8_32, dots_q4_0},
+    {"scalar q4_1 x i8", TENSOR_Q4_1, ACT_I8_32, dots_q4_1},
+    {"scalar q5_0 x i8", TENSOR_Q5_0, ACT_I8_32, dots_q5_0},
+    {"scalar q5_1 x i8", TENSOR_Q5_1, ACT_I8_32, dots_q5_1},
+    {"scalar iq4_nl x i8", TENSOR_IQ4_NL, ACT_I8_32, dots_iq4_nl},
+    {"scalar mxfp4 x i8", TENSOR_MXFP4, ACT_I8_32, dots_mxfp4},
+};
+
+const struct kernel_set kernel_set_scalar = {
+    .name = "scalar",
+    .packed = kernels,
+    .n_packed = sizeof kernels / sizeof *kernels,
+    .quantise = act_quantise_scalar,
+};

@@ -104,9 +104,7 @@ if(TARGET sluice AND NOT SLUICE_SANITIZE)
 endif()
 
 # Measurements, built on demand (ninja bench_kernels), not run as tests.
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
-    add_executable(bench_kernels EXCLUDE_FROM_ALL tests/bench/bench_kernels.c tests/bench/limits.c)
-    target_link_libraries(bench_kernels PRIVATE sluice_backend)
-    target_include_directories(bench_kernels PRIVATE tests/bench tests/tools)
-    set_target_properties(bench_kernels PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
-endif()
+add_executable(bench_kernels EXCLUDE_FROM_ALL tests/bench/bench_kernels.c)
+target_link_libraries(bench_kernels PRIVATE sluice_backend)
+target_include_directories(bench_kernels PRIVATE tests/tools)
+set_target_properties(bench_kernels PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

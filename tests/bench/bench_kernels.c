@@ -6,16 +6,21 @@
  * beside their scalar twin. Weights are random; a matrix set of --mb MiB (default 512) does not fit
  * caches, so a pass over it reads memory. GOP: two operations per weight and activation row.
  */
+#define _GNU_SOURCE /* MADV_HUGEPAGE */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "backend/cpu/kernels.h"
 #include "base/clock.h"
 #include "base/threads.h"
 #include "hw/hardware.h"
-#include "limits.h"
 #include "random_blocks.h"
+
+struct limits {
+    double read_bandwidth, int8_rate;
+};
 
 struct bench {
     const struct kernel_set *set;
@@ -36,7 +41,9 @@ static void *memory(size_t bytes)
         fprintf(stderr, "out of memory\n");
         exit(1);
     }
-    limits_huge_pages(p, bytes);
+#ifdef MADV_HUGEPAGE
+    (void)madvise(p, bytes, MADV_HUGEPAGE);
+#endif
     return p;
 }
 
@@ -169,9 +176,18 @@ int main(int argc, char **argv)
     if (thread_pool_create(b.n_threads, NULL, &b.pool, &err) != STATUS_OK)
         return 1;
     struct limits limits;
-    limits_measure(b.pool, &limits);
-    printf("%s, %u threads: read %.1f GB/s; int8 %.0f GOPS (%s)\n", hw.cpu_model, b.n_threads,
-           limits.read_bandwidth * 1e-9, limits.int8_rate * 1e-9, limits.int8_name);
+    struct arithmetic_peaks peaks;
+    if (hardware_measure_bandwidth(&hw, b.n_threads, &limits.read_bandwidth, &err) != STATUS_OK ||
+        hardware_measure_arithmetic(&hw, b.n_threads, &peaks, &err) != STATUS_OK) {
+        fprintf(stderr, "bench_kernels: %s\n", err.message);
+        return 1;
+    }
+    limits.int8_rate = arithmetic_best(&peaks, ARITHMETIC_INT8);
+    printf("%s, %u threads: read %.1f GB/s\n", hw.cpu_model, b.n_threads,
+           limits.read_bandwidth * 1e-9);
+    for (uint32_t i = 0; i < peaks.count; i++)
+        printf("  %s, %s: %.0f GOPS\n", peaks.items[i].name, arithmetic_name(peaks.items[i].kind),
+               peaks.items[i].operations_per_second * 1e-9);
     printf("%-20s %-11s %-5s %-6s", "kernel", "1 row", "", "twin");
     printf(" %10s %10s %10s %10s %6u GOPS\n", "4", "8", "16", "32", most);
     for (uint32_t s = 0; kernel_set_at(s); s++) {

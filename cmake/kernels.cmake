@@ -31,7 +31,8 @@ if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug" AND NOT SLUICE_SANITIZE)
 endif()
 
 sluice_isa(AVX2 "-mavx2;-mfma;-mf16c" src/hw/peak_avx2.c)
-sluice_isa(AVX2 "-mavx2;-mfma;-mf16c${optimise}" src/backend/cpu/x86_avx2.c)
+sluice_isa(AVX2 "-mavx2;-mfma;-mf16c${optimise}" src/backend/cpu/x86_avx2.c
+    src/backend/cpu/x86_avx2_256.c src/backend/cpu/x86_avx2_32.c src/backend/cpu/x86_avx2_float.c)
 sluice_isa(AVXVNNI "-mavx2;-mavxvnni" src/hw/peak_avxvnni.c)
 sluice_isa(AVX512 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16"
     src/hw/peak_avx512.c)

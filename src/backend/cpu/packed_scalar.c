@@ -1,5 +1,5 @@
 /*
- * The scalar twin of every packed integer kernel: what the result is, one multiplication at a time.
+ * The scalar twin of every packed kernel: what the result is, one multiplication at a time.
  *
  * Slow and plain; tests hold each fast kernel to these bits, and bench_kernels times them beside it.
  * A row of weights meets a row of activations block by block: an integer sum that is exact, then one
@@ -276,6 +276,41 @@ SCALAR_KERNEL(q5_1, TENSOR_Q5_1, 32)
 SCALAR_KERNEL(iq4_nl, TENSOR_IQ4_NL, 32)
 SCALAR_KERNEL(mxfp4, TENSOR_MXFP4, 32)
 
+/* Floats: one fused multiply-add per column, ascending. */
+static void dots_floats(enum tensor_type type, const uint8_t *panel, uint32_t n_cols,
+                        const struct act_rows *rows, float *out)
+{
+    const struct packed_layout *layout = packed_layout(type);
+    const struct tensor_type_info *info = tensor_type_info(type);
+    uint8_t bytes[4];
+    float w[4];
+    memset(out, 0, rows->n * PANEL_ROWS * sizeof *out);
+    for (uint32_t r = 0; r < PANEL_ROWS; r++)
+        for (uint32_t b = 0; b < n_cols / layout->block_columns; b++) {
+            packed_read_block(layout, panel, r, b, bytes);
+            info->decode(bytes, w, layout->block_columns);
+            for (uint32_t m = 0; m < rows->n; m++)
+                for (uint32_t i = 0; i < layout->block_columns; i++) {
+                    float *to = &out[m * PANEL_ROWS + r];
+                    const float *x = rows->x[m];
+                    *to = fmaf(w[i], x[b * layout->block_columns + i], *to);
+                }
+        }
+}
+
+#define SCALAR_FLOATS(name, type)                                                                  \
+    static void dots_##name(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,    \
+                            float *out)                                                            \
+    {                                                                                              \
+        dots_floats(type, panel, n_cols, rows, out);                                               \
+    }
+
+SCALAR_FLOATS(f32, TENSOR_F32)
+SCALAR_FLOATS(f16, TENSOR_F16)
+SCALAR_FLOATS(bf16, TENSOR_BF16)
+SCALAR_FLOATS(f8_e4m3, TENSOR_F8_E4M3)
+SCALAR_FLOATS(f8_e5m2, TENSOR_F8_E5M2)
+
 static const struct packed_kernel kernels[] = {
     {"scalar q4_K x i8", TENSOR_Q4_K, ACT_I8_256, dots_q4_k},
     {"scalar q5_K x i8", TENSOR_Q5_K, ACT_I8_256, dots_q5_k},
@@ -290,6 +325,11 @@ static const struct packed_kernel kernels[] = {
     {"scalar q5_1 x i8", TENSOR_Q5_1, ACT_I8_32, dots_q5_1},
     {"scalar iq4_nl x i8", TENSOR_IQ4_NL, ACT_I8_32, dots_iq4_nl},
     {"scalar mxfp4 x i8", TENSOR_MXFP4, ACT_I8_32, dots_mxfp4},
+    {"scalar f32 x f32", TENSOR_F32, ACT_FLOAT, dots_f32},
+    {"scalar f16 x f32", TENSOR_F16, ACT_FLOAT, dots_f16},
+    {"scalar bf16 x f32", TENSOR_BF16, ACT_FLOAT, dots_bf16},
+    {"scalar f8_e4m3 x f32", TENSOR_F8_E4M3, ACT_FLOAT, dots_f8_e4m3},
+    {"scalar f8_e5m2 x f32", TENSOR_F8_E5M2, ACT_FLOAT, dots_f8_e5m2},
 };
 
 const struct kernel_set kernel_set_scalar = {

@@ -1,0 +1,303 @@
+/*
+ * AVX2: K-quants, whose scales are integers within a block of 256 columns (x86_avx2.c has the
+ * scheme). A block is one exact integer sum per output, and one or two fused multiply-adds.
+ */
+#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+
+#include "backend/cpu/x86_avx2.h"
+
+/* Byte `index` of each word, zero-extended to 16 bits, twice. */
+INLINE __m256i unsigned_scale(__m256i words, uint32_t index)
+{
+    char i = (char)index;
+    __m128i lane = _mm_setr_epi8(i, -1, i, -1, (char)(i + 4), -1, (char)(i + 4), -1, (char)(i + 8),
+                                 -1, (char)(i + 8), -1, (char)(i + 12), -1, (char)(i + 12), -1);
+    return _mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(lane));
+}
+
+/* Bytes `index` and `index + 1` of each word, zero-extended to 16 bits. */
+INLINE __m256i unsigned_pair(__m256i words, uint32_t index)
+{
+    char i = (char)index;
+    __m128i lane =
+        _mm_setr_epi8(i, -1, (char)(i + 1), -1, (char)(i + 4), -1, (char)(i + 5), -1, (char)(i + 8),
+                      -1, (char)(i + 9), -1, (char)(i + 12), -1, (char)(i + 13), -1);
+    return _mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(lane));
+}
+
+/* The same, sign-extended. */
+INLINE __m256i signed_scale(__m256i words, uint32_t index)
+{
+    return _mm256_srai_epi16(_mm256_slli_epi16(unsigned_scale(words, index), 8), 8);
+}
+
+INLINE __m256i signed_pair(__m256i words, uint32_t index)
+{
+    return _mm256_srai_epi16(_mm256_slli_epi16(unsigned_pair(words, index), 8), 8);
+}
+
+/* What a block's integers are multiplied with. scale[g]: of group g, twice in 16 bits; pairs[p]:
+ * what sums of columns 2p and 2p + 1 are multiplied with: minima, or the scales themselves. */
+struct scales {
+    __m256i scale[16][2];
+    __m256i pairs[8][2];
+    __m256 d[2], dmin[2];
+};
+
+typedef void scales_fn(const uint8_t *block, struct scales *out);
+
+enum bias { BIAS_MINIMA, BIAS_OFFSET };
+
+struct type_256 {
+    uint32_t bytes; /* of a panel's block */
+    uint32_t group; /* columns that share a scale: 16 or 32 */
+    uint32_t depth; /* steps whose products fit 16 bits together */
+    enum bias bias;
+    uint32_t shift; /* BIAS_OFFSET: weights are stored 2^shift too large */
+    step_fn *step;
+    scales_fn *scales;
+};
+
+/* Adds one block to acc[m][half]; weights from `block` (packed), or from `steps` (unpacked, 64 bytes
+ * a step) where that is not NULL. n: 1..3, a constant after inlining. */
+INLINE void block_256(struct type_256 t, const uint8_t *block, const uint8_t *steps,
+                      const struct scales *s, const struct act_256 *const *x, uint32_t n,
+                      __m256 acc[3][2])
+{
+    __m256i sum[3][2];
+    UNROLL for (uint32_t m = 0; m < n; m++) sum[m][0] = sum[m][1] = _mm256_setzero_si256();
+    for (uint32_t g = 0; g < 8; g++) {
+        UNROLL for (uint32_t part = 0; part < 8 / t.depth; part++)
+        {
+            __m256i low[3][2];
+            UNROLL for (uint32_t i = 0; i < t.depth; i++)
+            {
+                uint32_t step = part * t.depth + i;
+                __m256i w0 = steps ? word(steps, 8 * g + step, 0) : t.step(block, g, step, 0);
+                __m256i w1 = steps ? word(steps, 8 * g + step, 1) : t.step(block, g, step, 1);
+                UNROLL for (uint32_t m = 0; m < n; m++)
+                {
+                    __m256i v = broadcast(x[m]->q + 32 * g + 4 * step);
+                    __m256i p0 = _mm256_maddubs_epi16(w0, v), p1 = _mm256_maddubs_epi16(w1, v);
+                    low[m][0] = i ? add16(low[m][0], p0) : p0;
+                    low[m][1] = i ? add16(low[m][1], p1) : p1;
+                }
+            }
+            uint32_t index = t.group == 32 ? g : 2 * g + part * t.depth / 4;
+            UNROLL for (uint32_t m = 0; m < n; m++) for (uint32_t h = 0; h < 2; h++) sum[m][h] =
+                add32(sum[m][h], _mm256_madd_epi16(low[m][h], s->scale[index][h]));
+        }
+    }
+    uint32_t pairs = t.group == 32 ? 4 : 8;
+    UNROLL for (uint32_t m = 0; m < n; m++)
+    {
+        const int16_t *sums = t.group == 32 ? x[m]->sums32 : x[m]->sums16;
+        __m256i bias[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+        UNROLL for (uint32_t p = 0; p < pairs; p++)
+        {
+            __m256i v = broadcast(sums + 2 * p);
+            bias[0] = add32(bias[0], _mm256_madd_epi16(s->pairs[p][0], v));
+            bias[1] = add32(bias[1], _mm256_madd_epi16(s->pairs[p][1], v));
+        }
+        __m256 scale = _mm256_set1_ps(x[m]->scale);
+        for (uint32_t h = 0; h < 2; h++) {
+            __m256i all =
+                t.bias == BIAS_OFFSET
+                    ? _mm256_sub_epi32(sum[m][h], _mm256_slli_epi32(bias[h], (int)t.shift))
+                    : sum[m][h];
+            acc[m][h] =
+                _mm256_fmadd_ps(_mm256_cvtepi32_ps(all), _mm256_mul_ps(s->d[h], scale), acc[m][h]);
+            if (t.bias == BIAS_MINIMA)
+                acc[m][h] = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(bias[h]),
+                                             _mm256_mul_ps(s->dmin[h], scale), acc[m][h]);
+        }
+    }
+}
+
+/* One or two rows: everything in registers. */
+INLINE void few_256(struct type_256 t, const uint8_t *panel, uint32_t blocks,
+                    const struct act_rows *rows, uint32_t n, float *out)
+{
+    __m256 acc[3][2];
+    UNROLL for (uint32_t m = 0; m < n; m++) acc[m][0] = acc[m][1] = _mm256_setzero_ps();
+    for (uint32_t b = 0; b < blocks; b++, panel += t.bytes) {
+        struct scales s;
+        const struct act_256 *x[3];
+        prefetch_block(panel, t.bytes);
+        t.scales(panel, &s);
+        for (uint32_t m = 0; m < n; m++)
+            x[m] = act_at(rows, m, b);
+        block_256(t, panel, NULL, &s, x, n, acc);
+    }
+    store_rows(acc, n, out);
+}
+
+INLINE void rows_256(struct type_256 t, const uint8_t *steps, const struct scales *s, uint32_t b,
+                     const struct act_rows *rows, uint32_t m, uint32_t n, float *out)
+{
+    __m256 acc[3][2];
+    const struct act_256 *x[3];
+    for (uint32_t i = 0; i < n; i++)
+        x[i] = act_at(rows, m + i, b);
+    load_rows(acc, n, out + 16 * m);
+    block_256(t, NULL, steps, s, x, n, acc);
+    store_rows(acc, n, out + 16 * m);
+}
+
+INLINE void dots_256(struct type_256 t, const uint8_t *panel, uint32_t n_cols,
+                     const struct act_rows *rows, float *out)
+{
+    uint32_t blocks = n_cols / 256;
+    if (rows->n == 1) {
+        few_256(t, panel, blocks, rows, 1, out);
+        return;
+    }
+    if (rows->n == 2) {
+        few_256(t, panel, blocks, rows, 2, out);
+        return;
+    }
+    uint8_t steps[64 * 64] __attribute__((aligned(64)));
+    memset(out, 0, rows->n * PANEL_ROWS * sizeof *out);
+    for (uint32_t b = 0; b < blocks; b++, panel += t.bytes) {
+        struct scales s;
+        prefetch_block(panel, t.bytes);
+        t.scales(panel, &s);
+        for (uint32_t g = 0; g < 8; g++)
+            UNROLL for (uint32_t i = 0; i < 8; i++) for (uint32_t h = 0; h < 2; h++)
+                _mm256_store_si256((__m256i *)(steps + (8 * g + i) * 64 + 32 * h),
+                                   t.step(panel, g, i, h));
+        uint32_t m = 0;
+        for (; m + 3 <= rows->n; m += 3)
+            rows_256(t, steps, &s, b, rows, m, 3, out);
+        if (rows->n - m == 2)
+            rows_256(t, steps, &s, b, rows, m, 2, out);
+        else if (rows->n - m == 1)
+            rows_256(t, steps, &s, b, rows, m, 1, out);
+    }
+}
+
+/* Words 1..3: the 12 bytes of six-bit scales and minima of Q4_K and Q5_K; word 0: d and dmin. */
+INLINE void scales_k4(const uint8_t *block, struct scales *out)
+{
+    const __m256i six = bytes_of(63), nibble = bytes_of(15), top = bytes_of(0x30);
+    for (uint32_t h = 0; h < 2; h++) {
+        half_pairs(word(block, 0, h), &out->d[h], &out->dmin[h]);
+        __m256i a = word(block, 1, h), b = word(block, 2, h), c = word(block, 3, h);
+        __m256i scale[2] = {
+            _mm256_and_si256(a, six),
+            _mm256_or_si256(_mm256_and_si256(c, nibble),
+                            _mm256_and_si256(_mm256_srli_epi16(a, 2), top)),
+        };
+        __m256i minimum[2] = {
+            _mm256_and_si256(b, six),
+            _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(c, 4), nibble),
+                            _mm256_and_si256(_mm256_srli_epi16(b, 2), top)),
+        };
+        UNROLL for (uint32_t g = 0; g < 8; g++) out->scale[g][h] =
+            unsigned_scale(scale[g / 4], g % 4);
+        UNROLL for (uint32_t p = 0; p < 4; p++) out->pairs[p][h] =
+            unsigned_pair(minimum[p / 2], 2 * (p % 2));
+    }
+}
+
+INLINE __m256i step_q4_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
+{
+    return field(word(block, 4 + 8 * (g / 2) + i, half), 4 * (g % 2), 15);
+}
+
+INLINE __m256i step_q5_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
+{
+    __m256i low = field(word(block, 12 + 8 * (g / 2) + i, half), 4 * (g % 2), 15);
+    __m256i high = field(word(block, 4 + i, half), g, 1);
+    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
+}
+
+/* Words 0..31 low nibbles, 32..47 upper bits, 48..51 sixteen int8 scales, then d. */
+INLINE __m256i step_q6_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
+{
+    uint32_t k = g % 4;
+    __m256i low = field(word(block, 16 * (g / 4) + 8 * (k % 2) + i, half), 4 * (k / 2), 15);
+    __m256i high = field(word(block, 32 + 8 * (g / 4) + i, half), 2 * k, 3);
+    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
+}
+
+INLINE void scales_q6_k(const uint8_t *block, struct scales *out)
+{
+    for (uint32_t h = 0; h < 2; h++) {
+        out->d[h] = halves(block + 52 * 64 + 16 * h);
+        UNROLL for (uint32_t w = 0; w < 4; w++)
+        {
+            __m256i v = word(block, 48 + w, h);
+            UNROLL for (uint32_t i = 0; i < 4; i++) out->scale[4 * w + i][h] = signed_scale(v, i);
+            out->pairs[2 * w][h] = signed_pair(v, 0);
+            out->pairs[2 * w + 1][h] = signed_pair(v, 2);
+        }
+    }
+}
+
+/* Words 0..3 scales and minima (a nibble each), 4..19 bit pairs, 20 d and dmin. */
+INLINE __m256i step_q2_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
+{
+    return field(word(block, 4 + 8 * (g / 4) + i, half), 2 * (g % 4), 3);
+}
+
+INLINE void scales_q2_k(const uint8_t *block, struct scales *out)
+{
+    for (uint32_t h = 0; h < 2; h++) {
+        half_pairs(word(block, 20, h), &out->d[h], &out->dmin[h]);
+        UNROLL for (uint32_t w = 0; w < 4; w++)
+        {
+            __m256i v = word(block, w, h);
+            __m256i scale = field(v, 0, 15), minimum = field(v, 4, 15);
+            UNROLL for (uint32_t i = 0; i < 4; i++) out->scale[4 * w + i][h] =
+                unsigned_scale(scale, i);
+            out->pairs[2 * w][h] = unsigned_pair(minimum, 0);
+            out->pairs[2 * w + 1][h] = unsigned_pair(minimum, 2);
+        }
+    }
+}
+
+/* Words 0..7 third bits, 8..23 bit pairs, 24..26 scales, then d. */
+INLINE __m256i step_q3_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
+{
+    __m256i low = field(word(block, 8 + 8 * (g / 4) + i, half), 2 * (g % 4), 3);
+    __m256i high = field(word(block, i, half), g, 1);
+    return _mm256_or_si256(low, _mm256_slli_epi16(high, 2));
+}
+
+INLINE void scales_q3_k(const uint8_t *block, struct scales *out)
+{
+    for (uint32_t h = 0; h < 2; h++) {
+        out->d[h] = halves(block + 27 * 64 + 16 * h);
+        __m256i low[2] = {word(block, 24, h), word(block, 25, h)}, high = word(block, 26, h);
+        UNROLL for (uint32_t w = 0; w < 4; w++)
+        {
+            __m256i v = _mm256_or_si256(field(low[w % 2], 4 * (w / 2), 15),
+                                        _mm256_slli_epi16(field(high, 2 * w, 3), 4));
+            v = _mm256_sub_epi8(v, bytes_of(32));
+            UNROLL for (uint32_t i = 0; i < 4; i++) out->scale[4 * w + i][h] = signed_scale(v, i);
+            out->pairs[2 * w][h] = signed_pair(v, 0);
+            out->pairs[2 * w + 1][h] = signed_pair(v, 2);
+        }
+    }
+}
+
+#define KERNEL_256(name, ...)                                                                      \
+    void avx2_dots_##name(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,      \
+                          float *out)                                                              \
+    {                                                                                              \
+        dots_256((struct type_256){__VA_ARGS__, step_##name, scales_##name}, panel, n_cols, rows,  \
+                 out);                                                                             \
+    }
+
+#define scales_q4_k scales_k4
+#define scales_q5_k scales_k4
+KERNEL_256(q4_k, 16 * 144, 32, 8, BIAS_MINIMA, 0)
+KERNEL_256(q5_k, 16 * 176, 32, 4, BIAS_MINIMA, 0)
+KERNEL_256(q6_k, 16 * 210, 16, 2, BIAS_OFFSET, 5)
+KERNEL_256(q2_k, 16 * 84, 16, 4, BIAS_MINIMA, 0)
+KERNEL_256(q3_k, 16 * 110, 16, 4, BIAS_OFFSET, 2)
+
+#else
+typedef int x86_avx2_256_is_empty;
+#endif

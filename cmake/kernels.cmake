@@ -36,4 +36,6 @@ sluice_isa(AVX2 "-mavx2;-mfma;-mf16c${optimise}" src/backend/cpu/x86_avx2.c
 sluice_isa(AVXVNNI "-mavx2;-mavxvnni" src/hw/peak_avxvnni.c)
 sluice_isa(AVX512 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16"
     src/hw/peak_avx512.c)
+sluice_isa(AVX512 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mfma;-mf16c${optimise}"
+    src/backend/cpu/x86_avx512.c)
 sluice_isa(AMX "-mamx-tile;-mamx-int8;-mamx-bf16" src/hw/peak_amx.c)

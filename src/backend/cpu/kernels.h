@@ -84,6 +84,8 @@ extern const struct kernel_set kernel_set_portable;
 extern const struct kernel_set kernel_set_scalar;
 /* Where compiled in (cmake/kernels.cmake). */
 extern const struct kernel_set kernel_set_avx2;
+extern const struct kernel_set kernel_set_avx512;
+act_quantise avx2_quantise;
 
 /* Best kernel on this machine; NULL where no set has the type. */
 const struct weight_kernel *kernel_for_weights(enum tensor_type type);

@@ -117,7 +117,7 @@ INLINE void quantise_groups(const float *x, int8_t *q, float *scales, int16_t *s
     }
 }
 
-static void quantise(enum act_form form, const float *x, uint32_t n, void *block)
+void avx2_quantise(enum act_form form, const float *x, uint32_t n, void *block)
 {
     float padded[ACT_COLUMNS];
     int8_t q[ACT_COLUMNS];
@@ -192,7 +192,7 @@ const struct kernel_set kernel_set_avx2 = {
     .name = "avx2",
     .packed = packed_kernels,
     .n_packed = sizeof packed_kernels / sizeof *packed_kernels,
-    .quantise = quantise,
+    .quantise = avx2_quantise,
     .usable = usable,
 };
 

@@ -101,6 +101,9 @@ static void run_longest(const struct charsmap *map, struct str text, struct buf 
 static size_t grapheme_end(struct str text, size_t i)
 {
     const uint8_t *p = (const uint8_t *)text.data;
+    /* Among ASCII only a line end of two characters is more than one. */
+    if (p[i] < 0x80 && (i + 1 == text.len || (p[i + 1] < 0x80 && p[i] != '\r')))
+        return i + 1;
     uint32_t c = 0, next = 0;
     utf8proc_int32_t state = 0;
     i += utf8_decode(p + i, text.len - i, &c);
@@ -114,23 +117,35 @@ static size_t grapheme_end(struct str text, size_t i)
     return i;
 }
 
-static void run_graphemes(const struct charsmap *map, struct str text, struct buf *out)
+/* Where the map has something for `part`: what came before it, and that. */
+static bool put_replaced(const struct charsmap *map, struct str text, struct str part,
+                         size_t *copied, struct buf *out)
 {
     struct str replacement;
-    for (size_t i = 0; i < text.len;) {
-        size_t end = grapheme_end(text, i);
+    size_t begin = (size_t)(part.data - text.data);
+    if (!look_up(map, part, true, &replacement))
+        return false;
+    buf_append(out, text.data + *copied, begin - *copied);
+    buf_append_str(out, replacement);
+    *copied = begin + part.len;
+    return true;
+}
+
+static void run_graphemes(const struct charsmap *map, struct str text, struct buf *out)
+{
+    size_t copied = 0;
+    for (size_t i = 0, end; i < text.len; i = end) {
+        end = grapheme_end(text, i);
         struct str whole = {text.data + i, end - i};
-        if (whole.len <= GRAPHEME_MAX && look_up(map, whole, true, &replacement)) {
-            buf_append_str(out, replacement);
-            i = end;
+        if (whole.len <= GRAPHEME_MAX && put_replaced(map, text, whole, &copied, out))
             continue;
-        }
-        while (i < end) {
-            struct str one = {text.data + i, utf8_length((uint8_t)text.data[i])};
-            buf_append_str(out, look_up(map, one, true, &replacement) ? replacement : one);
-            i += one.len;
+        for (size_t at = i; at < end && whole.len > 1;) {
+            struct str one = {text.data + at, utf8_length((uint8_t)text.data[at])};
+            put_replaced(map, text, one, &copied, out);
+            at += one.len;
         }
     }
+    buf_append(out, text.data + copied, text.len - copied);
 }
 
 bool charsmap_run(const struct charsmap *map, struct str text, bool graphemes, struct buf *out)

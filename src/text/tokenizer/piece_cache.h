@@ -1,12 +1,15 @@
 /*
- * Pieces that were encoded before, within one call: prose repeats its words.
+ * Pieces that were encoded before: prose repeats its words.
  *
  * A fixed number of places, one per hash; a newer piece takes the place of an older one. Only short
- * pieces of few tokens are kept, each place being one cache line. One call, one thread.
+ * pieces of few tokens are kept, each place being one cache line. A cache belongs to one call at a
+ * time: a call takes one from the tokenizer's pool, or makes one if its text is long, and leaves it
+ * there for the next. What a piece becomes never changes, so a cache is never stale.
  */
 #ifndef SLUICE_TEXT_TOKENIZER_PIECE_CACHE_H
 #define SLUICE_TEXT_TOKENIZER_PIECE_CACHE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,14 +26,22 @@ struct piece_cache_entry {
     int32_t ids[PIECE_CACHE_IDS];
 };
 
+#define PIECE_CACHE_BITS 14
+#define PIECE_CACHE_POOL 4 /* caches that wait for a call */
+
+/* Zeroed is valid. */
+struct piece_cache_pool {
+    struct piece_cache_entry *_Atomic waiting[PIECE_CACHE_POOL]; /* owned */
+};
+void piece_cache_pool_release(struct piece_cache_pool *pool);
+
 struct piece_cache {
     struct piece_cache_entry *entries; /* owned; NULL: no cache, everything misses */
-    unsigned bits;
 };
 
-/* For a text of text_len bytes. A short text, or no memory, means no cache. */
-void piece_cache_open(struct piece_cache *cache, size_t text_len);
-void piece_cache_close(struct piece_cache *cache);
+/* For a text of text_len bytes. Without memory there is no cache, which is no error. */
+void piece_cache_open(struct piece_cache *cache, struct piece_cache_pool *pool, size_t text_len);
+void piece_cache_close(struct piece_cache *cache, struct piece_cache_pool *pool);
 
 /* The place of a piece of 1..PIECE_CACHE_BYTES bytes. */
 static inline struct piece_cache_entry *piece_cache_place(const struct piece_cache *cache,
@@ -58,7 +69,7 @@ static inline struct piece_cache_entry *piece_cache_place(const struct piece_cac
     uint64_t hash = (head ^ tail << 29 ^ tail >> 35 ^ piece.len) * 0x9e3779b97f4a7c15ull;
     hash ^= hash >> 32;
     hash *= 0xd6e8feb86659fd93ull;
-    return &cache->entries[hash >> (64 - cache->bits)];
+    return &cache->entries[hash >> (64 - PIECE_CACHE_BITS)];
 }
 
 #endif

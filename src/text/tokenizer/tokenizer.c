@@ -153,7 +153,8 @@ static bool alloc_tokens(struct tokenizer *tokenizer, const struct vocabulary *v
     tokenizer->ends =
         arena_alloc(&tokenizer->arena, vocabulary->n_ends + (size_t)1, sizeof *tokenizer->ends);
     tokenizer->n_ends = vocabulary->n_ends;
-    return tokenizer->tokens && tokenizer->whole && tokenizer->ends &&
+    tokenizer->pieces = calloc(1, sizeof *tokenizer->pieces);
+    return tokenizer->tokens && tokenizer->whole && tokenizer->ends && tokenizer->pieces &&
            strmap_reserve(&tokenizer->normal, n);
 }
 
@@ -267,6 +268,9 @@ void tokenizer_free(struct tokenizer *tokenizer)
 {
     if (!tokenizer)
         return;
+    if (tokenizer->pieces)
+        piece_cache_pool_release(tokenizer->pieces);
+    free(tokenizer->pieces);
     splitter_free(tokenizer->splitter);
     bpe_release(&tokenizer->bpe);
     unigram_release(&tokenizer->unigram);

@@ -10,8 +10,8 @@
  * Most pieces of prose are a single token, but that a token with the piece's bytes exists does not
  * yet mean that merging ends in it. So the first merge of such a piece is remembered in the shared
  * table `whole`: later the piece costs one hash look-up. (With ignore_merges the look-up alone is
- * the definition.) Long texts also remember their short pieces, whatever they became, in a cache that
- * lives as long as the call.
+ * the definition.) Short pieces of several tokens are kept too, in caches that calls hand on to each
+ * other (piece_cache.h).
  *
  * Models that split into no words (SentencePiece: a text is one piece) are made to: before a U+2581
  * whose neighbour to the left stands before no U+2581 in any token, no token can reach across, so
@@ -21,7 +21,6 @@
 #include <utf8proc.h>
 
 #include "text/tokenizer/char_class.h"
-#include "text/tokenizer/piece_cache.h"
 #include "text/tokenizer/tokenizer_internal.h"
 #include "text/tokenizer/utf8.h"
 
@@ -572,9 +571,9 @@ enum status tokenizer_encode(const struct tokenizer *tokenizer, struct str text,
         status = read_spans(spans, n_spans, text.len, &trust, err);
     if (status == STATUS_OK) {
         splitter_run_open(&e.run, tokenizer->splitter, encode_piece, &e);
-        piece_cache_open(&e.cache, text.len);
+        piece_cache_open(&e.cache, tokenizer->pieces, text.len);
         status = encode_text(&e, text, &trust, err);
-        piece_cache_close(&e.cache);
+        piece_cache_close(&e.cache, tokenizer->pieces);
         splitter_run_close(&e.run);
     }
     free(trust.regions);

@@ -9,6 +9,7 @@
 #include "text/tokenizer/added_tokens.h"
 #include "text/tokenizer/bpe.h"
 #include "text/tokenizer/normalization.h"
+#include "text/tokenizer/piece_cache.h"
 #include "text/tokenizer/splitter.h"
 #include "text/tokenizer/tokenizer.h"
 #include "text/tokenizer/unigram.h"
@@ -53,6 +54,7 @@ struct tokenizer {
     /* [n_tokens] enum whole_state; a cache that any thread may fill, each entry with the one value
      * it can have, so relaxed order is enough. */
     _Atomic uint8_t *whole;
+    struct piece_cache_pool *pieces; /* owned; calls change it, so it lies apart */
 };
 
 /* Appends what a token that is not byte-level stands for; first, last: it is the first, the last

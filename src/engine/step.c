@@ -25,7 +25,7 @@ static enum status write_slice(sluice_engine *engine, struct flight *flight,
         .n_rows = planned->n_rows,
         .numeric_class = planned->generated ? CLASS_GENERATED : CLASS_PROMPT,
         .input = INPUT_TOKENS,
-        .mask = MASK_CAUSAL,
+        .mask = engine->source.program->bidirectional ? MASK_SPAN : MASK_CAUSAL,
         .state_read = choice->state,
         .state_write = 1 - choice->state,
     };

@@ -76,14 +76,18 @@ void build_embedding(struct build *b, float scale)
     program_emit(b->program, &op, "embed");
 }
 
-void build_positions(struct build *b, uint32_t offset)
+void build_positions(struct build *b, uint32_t offset, int32_t skip)
 {
     struct view x = build_x(b);
     const struct tensor *table = build_find(b, -1, "position_embd", "weight");
     const struct tensor *types = build_find(b, -1, "token_types", "weight");
-    struct op op = {
-        .kind = OP_POSITION,
-        .u.position = {.in = x, .out = x, .table = NO_WEIGHT, .bias = NO_WEIGHT, .offset = offset}};
+    struct op op = {.kind = OP_POSITION,
+                    .u.position = {.in = x,
+                                   .out = x,
+                                   .table = NO_WEIGHT,
+                                   .bias = NO_WEIGHT,
+                                   .offset = offset,
+                                   .skip = skip}};
     if (table && table->n_dims == 2 && table->dims[0] <= UINT32_MAX)
         op.u.position.table = build_table(b, "position_embd", (uint32_t)table->dims[0], x.width);
     if (types && types->n_dims == 2 && types->dims[0] <= UINT32_MAX)

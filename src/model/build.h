@@ -165,8 +165,8 @@ void build_groups(struct build *b, uint32_t conv_floats);
 /* x = embedding; scale multiplies it. */
 void build_embedding(struct build *b, float scale);
 /* x += a learned vector per position ("position_embd", from row `offset` on) and type 0 of
- * "token_types", whichever exist. */
-void build_positions(struct build *b, uint32_t offset);
+ * "token_types", whichever exist; skip: as in op_position. */
+void build_positions(struct build *b, uint32_t offset, int32_t skip);
 /* One norm over whole rows (or heads of `group` columns) by the build's kind and eps; with a bias
  * where there is one. */
 void build_norm(struct build *b, int layer, const char *role, struct view in, struct view out,

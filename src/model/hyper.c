@@ -147,7 +147,8 @@ static enum activation read_activation(struct build *b)
     struct str name = {"", 0};
     for (size_t i = 0; name.len == 0 && i < sizeof keys / sizeof *keys; i++)
         name = build_hf_str(b, keys[i], -1);
-    if (name.len == 0 || str_eq_cstr(name, "silu") || str_eq_cstr(name, "swish"))
+    if (name.len == 0 || str_eq_cstr(name, "silu") || str_eq_cstr(name, "swish") ||
+        str_eq_cstr(name, "swiglu"))
         return ACT_SILU;
     if (str_eq_cstr(name, "gelu"))
         return ACT_GELU;

@@ -383,6 +383,8 @@ static void check_position(struct check *c, const struct op_position *o)
     if (o->table == NO_WEIGHT)
         return;
     const struct weight *table = need_weight(c, o->table, "table", 0, o->in.width);
+    if (o->skip >= 0 && (o->offset == 0 || !c->program->bidirectional))
+        fail(c, "row for skipped tokens, before the first", o->offset, 1);
     uint64_t least = (uint64_t)o->offset + c->program->n_context;
     if (table && table->n_rows < least)
         fail(c, "rows of the table of positions", table->n_rows, least);
@@ -504,6 +506,11 @@ enum status program_check(const struct program *program, struct error *err)
                          "program %s is empty (%u operations, vocabulary %u, "
                          "context %u)",
                          program->name, program->n_ops, program->n_vocab, program->n_context);
+    if (program->bidirectional &&
+        (program->row_alignment < program->n_context || program->logits != NO_BUFFER))
+        return error_set(err, STATUS_INTERNAL,
+                         "program %s: bidirectional, but prompts may be cut or continued",
+                         program->name);
     if (program->hidden < 0 || (uint32_t)program->hidden >= program->n_buffers ||
         program->buffers[program->hidden].rows != ROWS_OUTPUT)
         return error_set(err, STATUS_INTERNAL, "program %s names no hidden output", program->name);

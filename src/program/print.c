@@ -185,6 +185,8 @@ void program_print(const struct program *program, struct buf *out,
     buf_printf(out, "program %s: %u operations, %u weights (%.1f MB), vocabulary %u, context %u\n",
                program->name, program->n_ops, program->n_weights,
                (double)program_weight_bytes(program) / 1e6, program->n_vocab, program->n_context);
+    if (program->bidirectional)
+        buf_append_cstr(out, "bidirectional: a sequence runs in one piece\n");
     buf_printf(out, "buffers (%llu words per row, %llu per output):\n",
                (unsigned long long)program->step_row_words,
                (unsigned long long)program->output_row_words);

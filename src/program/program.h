@@ -159,11 +159,13 @@ struct op_embed {
 };
 
 /* table [rows, width] or NO_WEIGHT, with a row for every position of the program's context from
- * `offset` on; bias [width] or NO_WEIGHT. The position is the row's in its sequence. */
+ * `offset` on; bias [width] or NO_WEIGHT. The position is the row's in its sequence. skip >= 0 (only
+ * in bidirectional programs): tokens of that id are not counted and stand at -1 (RoBERTa's padding). */
 struct op_position {
     struct view in, out;
     int32_t table, bias;
     uint32_t offset;
+    int32_t skip;
 };
 
 /* `group` columns are normalised together (the whole width, or one head); weight [group] is shared
@@ -362,8 +364,11 @@ struct program {
     uint32_t n_context;     /* positions the model was made for */
     uint32_t n_axes;        /* position axes: 1, or 3 for vision rope */
     uint32_t row_alignment; /* chunks of a prompt end on multiples of this (1: anywhere) */
-    int32_t hidden;         /* ROWS_OUTPUT buffer with the final normed state */
-    int32_t logits;         /* ROWS_OUTPUT buffer [n_vocab], or NO_BUFFER (embedding models) */
+    /* Rows of a sequence see each other both ways (encoders): each is one slice under MASK_SPAN, and
+     * row_alignment is n_context, so that nothing cuts it and no part of it is ever reused. */
+    bool bidirectional;
+    int32_t hidden; /* ROWS_OUTPUT buffer with the final normed state */
+    int32_t logits; /* ROWS_OUTPUT buffer [n_vocab], or NO_BUFFER (embedding models) */
     /* Plan: words per row over all buffers of that kind of rows, before overlap is multiplied out. */
     uint64_t step_row_words, output_row_words;
     struct program_store *store; /* owned memory of everything above */

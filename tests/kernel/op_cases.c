@@ -389,6 +389,7 @@ static void position_case(struct runner *r, enum tensor_type type, uint32_t widt
     struct op_position *o = &op.u.position;
     o->in = o->out = kit_embed(&kit, width);
     o->offset = offset;
+    o->skip = -1;
     o->table =
         table ? kit_matrix(&kit, "positions", type, 1, offset + kit.program->n_context, width, 1.0f)
               : NO_WEIGHT;
@@ -399,6 +400,32 @@ static void position_case(struct runner *r, enum tensor_type type, uint32_t widt
     snprintf(name, sizeof name, "position %s width %u offset %u%s%s", tensor_type_name(type), width,
              offset, table ? ", table" : "", bias ? ", bias" : "");
     run_case(r, &kit, &script, (struct expected){.steps = 2, .longest_sum = 1}, name);
+}
+
+/* Some tokens are not counted: whole sequences, which see both ways. */
+static void position_skip_case(struct runner *r)
+{
+    struct kit kit;
+    start(r, &kit);
+    kit.program->bidirectional = true;
+    kit.program->row_alignment = kit.program->n_context;
+    struct script script;
+    script_init(&script, r->seed, 8);
+    script_add(&script, 0, 0, 3, 0, 23);
+    script_last(&script)->mask = MASK_SPAN;
+    script_add(&script, 0, 1, 1, 0, 7);
+    script_last(&script)->mask = MASK_SPAN;
+    struct op op = {.kind = OP_POSITION};
+    struct op_position *o = &op.u.position;
+    o->in = o->out = kit_embed(&kit, 19);
+    o->offset = 2;
+    o->skip = script_token(&script, 0, 3, VOCABULARY);
+    o->table = kit_matrix(&kit, "positions", TENSOR_F32, 1, 2 + kit.program->n_context, 19, 1.0f);
+    o->bias = NO_WEIGHT;
+    program_emit(kit.program, &op, "position");
+    kit_select(&kit, o->out);
+    run_case(r, &kit, &script, (struct expected){.steps = 2, .longest_sum = 1},
+             "position with uncounted tokens");
 }
 
 static void row_cases(struct runner *r)
@@ -413,6 +440,7 @@ static void row_cases(struct runner *r)
     position_case(r, TENSOR_BF16, 48, 2, true, true);
     position_case(r, TENSOR_F16, 7, 5, false, true);
     position_case(r, TENSOR_Q8_0, 64, 0, true, false);
+    position_skip_case(r);
     end_op(r);
 }
 
@@ -1206,7 +1234,6 @@ struct op_cases_result op_cases_run(const struct op_cases_config *config)
     embed_cases(&r);
     norm_cases(&r);
     pair_cases(&r);
-    row_cases(&r);
     linear_cases(&r);
     gated_cases(&r);
     logits_cases(&r);
@@ -1218,6 +1245,7 @@ struct op_cases_result op_cases_run(const struct op_cases_config *config)
     conv_cases(&r);
     op_cases_recurrent(&r);
     model_cases(&r);
+    row_cases(&r);
     return r.total;
 }
 

@@ -71,6 +71,20 @@ void cpu_embed(const struct worker *w, const struct op_embed *op)
         embed_row(w->run, op, (uint32_t)row);
 }
 
+/* Row of the table for a row of the step. */
+static uint32_t position_row(const struct cpu_run *run, const struct op_position *op, uint32_t row)
+{
+    const struct slice *slice = step_slices(run->step) + step_row_slice(run->step)[row];
+    if (op->skip < 0 || slice->input == INPUT_EMBEDDINGS)
+        return step_row_position(run->step, row) + op->offset;
+    if (row_token(run, slice, row) == op->skip)
+        return op->offset - 1;
+    uint32_t counted = 0;
+    for (uint32_t r = slice->first_row; r < row; r++)
+        counted += row_token(run, slice, r) != op->skip;
+    return counted + op->offset;
+}
+
 void cpu_position(const struct worker *w, const struct op_position *op)
 {
     const struct cpu_run *run = w->run;
@@ -83,7 +97,7 @@ void cpu_position(const struct worker *w, const struct op_position *op)
         float *out = run_row(run, op->out, (uint32_t)row);
         const float *learned = NULL;
         if (table) {
-            uint32_t at = step_row_position(run->step, (uint32_t)row) + op->offset;
+            uint32_t at = position_row(run, op, (uint32_t)row);
             table->kernel->decode(matrix_rows(table, 0, at, 1).bytes, op->in.width, w->scratch);
             learned = w->scratch;
         }

@@ -105,6 +105,20 @@ void ref_embed(const struct ref_run *run, const struct op_embed *op)
     }
 }
 
+/* Row of the table for a row of the step. */
+static uint32_t position_row(const struct ref_run *run, const struct op_position *op, uint32_t row)
+{
+    const struct slice *slice = step_slices(run->step) + step_row_slice(run->step)[row];
+    if (op->skip < 0 || slice->input == INPUT_EMBEDDINGS)
+        return step_row_position(run->step, row) + op->offset;
+    if (ref_row_token(run, row) == op->skip)
+        return op->offset - 1;
+    uint32_t counted = 0;
+    for (uint32_t r = slice->first_row; r < row; r++)
+        counted += ref_row_token(run, r) != op->skip;
+    return counted + op->offset;
+}
+
 void ref_position(const struct ref_run *run, const struct op_position *op)
 {
     uint32_t width = op->in.width;
@@ -115,8 +129,7 @@ void ref_position(const struct ref_run *run, const struct op_position *op)
         const float *in = ref_row(run, op->in, row);
         float *out = ref_row(run, op->out, row);
         if (op->table != NO_WEIGHT)
-            ref_weight_row(run, op->table, 0, step_row_position(run->step, row) + op->offset,
-                           learned);
+            ref_weight_row(run, op->table, 0, position_row(run, op, row), learned);
         for (uint32_t i = 0; i < width; i++) {
             float value = op->table == NO_WEIGHT ? in[i] : in[i] + learned[i];
             out[i] = op->bias == NO_WEIGHT ? value : value + bias[i];

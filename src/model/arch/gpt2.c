@@ -39,7 +39,7 @@ static void build_gpt2(struct build *b)
                      "scale_attn_by_inverse_layer_idx is not supported");
     build_groups(b, 0);
     build_embedding(b, 1.0f);
-    build_positions(b, 0);
+    build_positions(b, 0, -1);
     struct view x = build_x(b), normed = build_normed(b);
     struct view qkv =
         program_view(b->program, program_buffer(b->program, "qkv", 3 * h->width, ROWS_STEP));

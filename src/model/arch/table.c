@@ -1,22 +1,60 @@
 /* The table of architectures: one line each. docs/adding-an-architecture.md walks through it. */
 #include "model/build.h"
 
-extern const struct architecture arch_llama, arch_mixtral, arch_qwen2, arch_qwen3, arch_qwen3_moe,
-    arch_gemma3, arch_lfm2, arch_gpt_oss, arch_qwen2_moe, arch_olmoe, arch_glm4_moe, arch_dots1,
-    arch_ernie4_5_moe, arch_minimax_m2, arch_arcee, arch_seed_oss, arch_ernie4_5, arch_helium,
-    arch_granite, arch_smollm3, arch_hunyuan, arch_glm4, arch_bitnet, arch_apertus, arch_phi3,
-    arch_olmo2, arch_exaone4, arch_cohere, arch_gpt_neox, arch_phi, arch_stablelm, arch_starcoder2,
-    arch_nemotron, arch_gpt2, arch_gemma2, arch_deepseek, arch_granite_moe, arch_granite_hybrid,
-    arch_jamba, arch_mamba2, arch_nemotron_h, arch_falcon_h1, arch_qwen3_next, arch_qwen3_5;
+/* clang-format off */
+#define ARCHITECTURES(X) \
+    X(llama) \
+    X(mixtral) \
+    X(qwen2) \
+    X(qwen3) \
+    X(qwen3_moe) \
+    X(qwen2_moe) \
+    X(qwen3_next) \
+    X(qwen3_5) \
+    X(gpt_oss) \
+    X(gemma2) \
+    X(gemma3) \
+    X(lfm2) \
+    X(deepseek) \
+    X(glm4) \
+    X(glm4_moe) \
+    X(granite) \
+    X(granite_moe) \
+    X(granite_hybrid) \
+    X(phi3) \
+    X(phi) \
+    X(olmo2) \
+    X(olmoe) \
+    X(smollm3) \
+    X(cohere) \
+    X(exaone4) \
+    X(minimax_m2) \
+    X(ernie4_5) \
+    X(ernie4_5_moe) \
+    X(hunyuan) \
+    X(seed_oss) \
+    X(dots1) \
+    X(apertus) \
+    X(arcee) \
+    X(helium) \
+    X(nemotron) \
+    X(nemotron_h) \
+    X(falcon_h1) \
+    X(jamba) \
+    X(mamba2) \
+    X(stablelm) \
+    X(starcoder2) \
+    X(bitnet) \
+    X(gpt2) \
+    X(gpt_neox) \
+    X(bert) \
+    X(xlm_roberta) \
+    X(nomic_bert) \
+    X(modernbert)
+/* clang-format on */
 
-const struct architecture *const architectures[] = {
-    &arch_llama,      &arch_mixtral,     &arch_qwen2,          &arch_qwen3,      &arch_qwen3_moe,
-    &arch_gemma3,     &arch_lfm2,        &arch_gpt_oss,        &arch_qwen2_moe,  &arch_olmoe,
-    &arch_glm4_moe,   &arch_dots1,       &arch_ernie4_5_moe,   &arch_minimax_m2, &arch_arcee,
-    &arch_seed_oss,   &arch_ernie4_5,    &arch_helium,         &arch_granite,    &arch_smollm3,
-    &arch_hunyuan,    &arch_glm4,        &arch_bitnet,         &arch_apertus,    &arch_phi3,
-    &arch_olmo2,      &arch_exaone4,     &arch_cohere,         &arch_gpt_neox,   &arch_phi,
-    &arch_stablelm,   &arch_starcoder2,  &arch_nemotron,       &arch_gpt2,       &arch_gemma2,
-    &arch_deepseek,   &arch_granite_moe, &arch_granite_hybrid, &arch_jamba,      &arch_mamba2,
-    &arch_nemotron_h, &arch_falcon_h1,   &arch_qwen3_next,     &arch_qwen3_5,    NULL,
-};
+#define DECLARE(name) extern const struct architecture arch_##name;
+ARCHITECTURES(DECLARE)
+
+#define ENTRY(name) &arch_##name,
+const struct architecture *const architectures[] = {ARCHITECTURES(ENTRY) NULL};

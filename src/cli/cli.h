@@ -25,6 +25,12 @@ enum option_kind {
     OPTION_U64,   /* uint64_t */
     OPTION_FLOAT, /* float */
     OPTION_BYTES, /* uint64_t; 512M, 2G, ... */
+    OPTION_LIST,  /* struct option_list; may be repeated */
+};
+
+struct option_list {
+    const char **items; /* [capacity] */
+    size_t capacity, *count;
 };
 
 struct option {
@@ -62,6 +68,7 @@ struct command {
 extern const struct command command_run, command_show, command_hardware, command_tokenize,
     command_detokenize, command_logits, command_render, command_bench;
 extern const struct command command_synth, command_quantize, command_perplexity;
+extern const struct command command_serve;
 
 /* Parses argv[0..argc) against the options. STATUS_USAGE with a hint at the nearest option. */
 enum status options_parse(const struct command *command, int argc, char **argv,

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "bench/bench.h"
+#include "cli/bench_load.h"
 #include "cli/cli.h"
 
 static const char *model_option, *backend_name, *kv_type;
@@ -10,6 +11,7 @@ static bool prefill_given, decode_given;
 static bool exact, as_json, profile, shuffle_pages;
 static uint32_t n_threads, context = BENCH_CONTEXT, step_rows = BENCH_STEP_ROWS;
 static float seconds = (float)BENCH_SECONDS;
+static struct bench_load_flags load = {.seed = 1};
 
 static const struct option options[] = {
     {"--prefill", "-p", "N,...", "prompt lengths (default 128,512,2048)", OPTION_TEXT, &prefill,
@@ -32,6 +34,32 @@ static const struct option options[] = {
      &shuffle_pages, NULL},
     {"--exact", NULL, NULL, "float32 activations, accumulation and KV", OPTION_FLAG, &exact, NULL},
     {"--backend", NULL, "B", "auto, cpu, cuda or ref", OPTION_TEXT, &backend_name, NULL},
+    {"--url", NULL, "URL", "users on an OpenAI-compatible server instead", OPTION_TEXT, &load.url,
+     NULL},
+    {"--users", NULL, "N,...", "users at once (1,8,32); without --url on the engine itself",
+     OPTION_TEXT, &load.users, NULL},
+    {"--scenario", NULL, "S", "chat, agents, long or shared-prefix (chat)", OPTION_TEXT,
+     &load.scenario, NULL},
+    {"--trace", NULL, "F", "conversations of a tau-bench file instead of a scenario", OPTION_TEXT,
+     &load.trace, NULL},
+    {"--requests", NULL, "N", "requests per number of users (two for each)", OPTION_U32,
+     &load.requests, NULL},
+    {"--prompt-tokens", NULL, "N", "length of a user's text, about (the scenario's)", OPTION_U32,
+     &load.prompt_tokens, NULL},
+    {"--max-tokens", "-n", "N", "length of an answer (64)", OPTION_U32, &load.max_tokens, NULL},
+    {"--think", NULL, "S", "longest pause of a user (the scenario's)", OPTION_FLOAT, &load.think,
+     &load.has_think},
+    {"--rate", NULL, "R", "open loop: R requests per second arrive by chance", OPTION_FLOAT,
+     &load.rate, NULL},
+    {"--seed", NULL, "S", "other texts, other arrivals", OPTION_U64, &load.seed, NULL},
+    {"--api-key", NULL, "KEY", "for the server (or OPENAI_API_KEY)", OPTION_TEXT, &load.api_key,
+     NULL},
+    {"--model-name", NULL, "NAME", "the server's model (its first one)", OPTION_TEXT,
+     &load.model_name, NULL},
+    {"--markdown", NULL, NULL, "the table of users as Markdown", OPTION_FLAG, &load.as_markdown,
+     NULL},
+    {"--html", NULL, "F", "write a page with a plot of the users' table", OPTION_TEXT, &load.html,
+     NULL},
     {"--model", "-m", "MODEL", "the model, instead of as an argument", OPTION_TEXT, &model_option,
      NULL},
     OPTIONS_END,
@@ -76,6 +104,12 @@ static enum status run(const struct arguments *arguments, struct error *err)
         status = demo_model_path(demo, sizeof demo, err);
         config.model = demo;
     }
+    if (status == STATUS_OK && bench_load_wanted(&load)) {
+        load.as_json = as_json;
+        load.n_threads = n_threads;
+        load.backend = backend_name;
+        return bench_load_run(&load, config.model, err);
+    }
     /* Whoever names one kind of figure wants only that. */
     if (status == STATUS_OK && (prefill_given || !decode_given))
         status = bench_parse_sizes("--prefill", prefill, config.prefill, &config.n_prefill, err);
@@ -112,7 +146,11 @@ const struct command command_bench = {
         "  sluice bench model.gguf\n"
         "  sluice bench model.gguf --decode 1 --context 8192\n"
         "  sluice bench model.gguf --prefill 512 --profile\n"
-        "  sluice bench model.gguf --json > figures.json",
+        "  sluice bench model.gguf --json > figures.json\n\n"
+        "With --url or --users it measures what users get, from a server or from the engine:\n"
+        "time to first token, gaps, throughput and cached tokens, for each number of users.\n\n"
+        "  sluice bench --url http://127.0.0.1:8080 --users 1,8,32 --scenario agents\n"
+        "  sluice bench model.gguf --users 1,32",
     .options = options,
     .run = run,
     .max_arguments = 1,

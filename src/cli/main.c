@@ -8,7 +8,7 @@
 static const struct command *const commands[] = {
     &command_run,        &command_show,     &command_hardware,   &command_tokenize,
     &command_detokenize, &command_logits,   &command_render,     &command_bench,
-    &command_synth,      &command_quantize, &command_perplexity,
+    &command_synth,      &command_quantize, &command_perplexity, &command_serve,
 };
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
@@ -17,7 +17,8 @@ static void print_overview(FILE *out)
     fprintf(out, "sluice runs large language models on your own machine.\n\n"
                  "  sluice run                        chat with the bundled demo model\n"
                  "  sluice run MODEL.gguf             chat with a model file\n"
-                 "  sluice run MODEL.gguf \"PROMPT\"    one answer, then exit\n\n"
+                 "  sluice run MODEL.gguf \"PROMPT\"    one answer, then exit\n"
+                 "  sluice serve MODEL.gguf           the OpenAI API on http://127.0.0.1:8080\n\n"
                  "Commands:\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-12s %s\n", commands[i]->name, commands[i]->synopsis);

@@ -147,6 +147,14 @@ static enum status store(const struct option *option, const char *text, struct e
         *(float *)option->target = (float)value;
         break;
     }
+    case OPTION_LIST: {
+        struct option_list *list = option->target;
+        if (*list->count == list->capacity)
+            return error_set(err, STATUS_USAGE, "%s: at most %zu of them", option->name,
+                             list->capacity);
+        list->items[(*list->count)++] = text;
+        break;
+    }
     case OPTION_BYTES:
         status = parse_bytes(option, text, (uint64_t *)option->target, err);
         break;

@@ -24,6 +24,11 @@ void exchange_unref(struct http_exchange *exchange)
     free(exchange);
 }
 
+void http_retain(struct http_exchange *exchange)
+{
+    atomic_fetch_add(&exchange->references, 1);
+}
+
 void http_release(struct http_exchange *exchange)
 {
     exchange_unref(exchange);

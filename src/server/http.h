@@ -122,6 +122,7 @@ void http_stream_end(struct http_exchange *exchange, bool clean);
 /* The connection closes after this answer. */
 void http_close_after(struct http_exchange *exchange);
 bool http_has_left(struct http_exchange *exchange);
+void http_retain(struct http_exchange *exchange);
 void http_release(struct http_exchange *exchange);
 
 #endif

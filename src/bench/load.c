@@ -1,0 +1,294 @@
+/*
+ * The run: users as state machines over one transport, and the samples they leave.
+ *
+ * Before the levels two short questions are asked: they warm the server up, and their prompt counts
+ * tell how many tokens a word is for this model. Neither is counted.
+ */
+#include "bench/load.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+
+#define PROBE_SHORT 20
+#define PROBE_LONG  120
+
+enum user_state { USER_IDLE, USER_THINKING, USER_ASKING };
+
+struct load_user {
+    enum user_state state;
+    uint64_t wake_ns; /* THINKING */
+    uint32_t max_tokens;
+    struct load_talk talk;
+    struct load_sample sample;
+    double gaps[LOAD_GAPS_MAX];
+    struct buf answer;
+};
+
+struct load_run {
+    const struct load_config *config;
+    struct load_transport transport;
+    struct load_plan *plan;
+    struct load_level *level; /* NULL: probing */
+    struct load_user *users;
+    uint32_t n_users, n_asking, n_started, n_wanted;
+    uint64_t random, next_arrival_ns; /* open loop */
+    bool out_of_memory;
+};
+
+/* ---- samples ---------------------------------------------------------------------------------- */
+
+static bool keep_sample(struct load_level *level, struct load_user *user)
+{
+    if (level->n_samples == level->sample_capacity) {
+        size_t capacity = level->sample_capacity ? 2 * level->sample_capacity : 64;
+        struct load_sample *more = realloc(level->samples, capacity * sizeof *more);
+        if (!more)
+            return false;
+        level->samples = more;
+        level->sample_capacity = capacity;
+    }
+    if (level->n_gaps + user->sample.n_gaps > level->gap_capacity) {
+        size_t capacity = 2 * level->gap_capacity + user->sample.n_gaps + 1024;
+        double *more = realloc(level->gaps, capacity * sizeof *more);
+        if (!more)
+            return false;
+        level->gaps = more;
+        level->gap_capacity = capacity;
+    }
+    user->sample.first_gap = level->n_gaps;
+    memcpy(level->gaps + level->n_gaps, user->gaps, user->sample.n_gaps * sizeof *user->gaps);
+    level->n_gaps += user->sample.n_gaps;
+    level->samples[level->n_samples++] = user->sample;
+    return true;
+}
+
+void load_text(struct load_run *run, uint32_t index, struct str text)
+{
+    struct load_user *user = &run->users[index];
+    struct load_sample *sample = &user->sample;
+    uint64_t now = clock_now_ns();
+    if (!sample->first_ns)
+        sample->first_ns = now;
+    else if (sample->n_gaps < LOAD_GAPS_MAX)
+        user->gaps[sample->n_gaps++] = (double)(now - sample->last_ns) * 1e-9;
+    sample->last_ns = now;
+    sample->n_events++;
+    buf_append_str(&user->answer, text);
+}
+
+void load_done(struct load_run *run, uint32_t index, const sluice_usage *usage, const char *error)
+{
+    struct load_user *user = &run->users[index];
+    struct load_sample *sample = &user->sample;
+    sample->end_ns = clock_now_ns();
+    snprintf(sample->error, sizeof sample->error, "%s", error ? error : "");
+    if (usage) {
+        sample->has_usage = true;
+        sample->prompt_tokens = usage->prompt_tokens;
+        sample->cached_tokens = usage->cached_tokens;
+        sample->output_tokens = usage->output_tokens;
+    }
+    if (!sample->error[0] && sample->n_events == 0 && !usage)
+        snprintf(sample->error, sizeof sample->error, "the answer was empty");
+    run->n_asking--;
+    user->state = USER_IDLE;
+    if (!run->level)
+        return;
+    if (!keep_sample(run->level, user))
+        run->out_of_memory = true;
+    load_talk_answer(run->plan, &user->talk, buf_str(&user->answer));
+}
+
+/* ---- users ------------------------------------------------------------------------------------ */
+
+static void ask(struct load_run *run, uint32_t index, const json_t *messages, uint32_t max_tokens)
+{
+    struct load_user *user = &run->users[index];
+    struct error err;
+    user->sample = (struct load_sample){.user = index, .turn = user->talk.turn};
+    buf_clear(&user->answer);
+    user->state = USER_ASKING;
+    run->n_asking++;
+    user->sample.start_ns = clock_now_ns();
+    if (run->transport.start(run->transport.context, run, index, messages, max_tokens, &err) !=
+        STATUS_OK)
+        load_done(run, index, NULL, err.message);
+}
+
+/* The user's next request, now or after a thought. */
+static void prepare(struct load_run *run, uint32_t index)
+{
+    struct load_user *user = &run->users[index];
+    double think = 0.0;
+    if (!load_talk_next(run->plan, &user->talk, &user->max_tokens, &think)) {
+        run->out_of_memory = true;
+        return;
+    }
+    run->n_started++;
+    user->state = USER_THINKING;
+    user->wake_ns = clock_now_ns() + (uint64_t)(think * 1e9);
+}
+
+static double next_arrival(struct load_run *run)
+{
+    run->random = run->random * 6364136223846793005u + 1442695040888963407u;
+    double share = (double)(run->random >> 11) * 0x1p-53;
+    return -log(1.0 - share) / run->config->rate;
+}
+
+/* Gives idle users their next request: all of them in the closed loop, one per arrival else. */
+static void dispatch(struct load_run *run, uint64_t now)
+{
+    for (uint32_t i = 0; i < run->n_users && run->n_started < run->n_wanted; i++) {
+        if (run->users[i].state != USER_IDLE)
+            continue;
+        if (run->config->rate > 0) {
+            if (now < run->next_arrival_ns)
+                return;
+            run->next_arrival_ns += (uint64_t)(next_arrival(run) * 1e9);
+        }
+        prepare(run, i);
+    }
+}
+
+/* Starts whoever has thought enough; returns how long until the next one, in milliseconds. */
+static int wake_users(struct load_run *run, uint64_t now)
+{
+    uint64_t next = now + 100000000u;
+    bool more = run->n_started < run->n_wanted;
+    if (run->config->rate > 0 && more && run->next_arrival_ns < next)
+        next = run->next_arrival_ns;
+    for (uint32_t i = 0; i < run->n_users; i++) {
+        struct load_user *user = &run->users[i];
+        if (user->state != USER_THINKING)
+            continue;
+        if (user->wake_ns <= now)
+            ask(run, i, user->talk.messages, user->max_tokens);
+        else if (user->wake_ns < next)
+            next = user->wake_ns;
+    }
+    return next > now ? (int)((next - now) / 1000000u) + 1 : 0;
+}
+
+static bool anybody_busy(const struct load_run *run)
+{
+    for (uint32_t i = 0; i < run->n_users; i++)
+        if (run->users[i].state != USER_IDLE)
+            return true;
+    return false;
+}
+
+static void measure_time(struct load_level *level)
+{
+    uint64_t first = UINT64_MAX, last = 0;
+    for (uint32_t i = 0; i < level->n_samples; i++) {
+        const struct load_sample *sample = &level->samples[i];
+        first = sample->start_ns < first ? sample->start_ns : first;
+        last = sample->end_ns > last ? sample->end_ns : last;
+    }
+    level->seconds = last > first ? (double)(last - first) * 1e-9 : 0.0;
+}
+
+static enum status run_level(struct load_run *run, struct load_level *level, uint32_t users,
+                             struct error *err)
+{
+    const struct load_config *config = run->config;
+    uint32_t enough = 2 * users > 8 ? 2 * users : 8;
+    level->users = users;
+    run->level = level;
+    run->n_users = config->rate > 0 ? LOAD_USERS_MAX : users;
+    run->n_started = run->n_asking = 0;
+    run->n_wanted = config->requests ? config->requests : enough;
+    run->users = calloc(run->n_users, sizeof *run->users);
+    if (!run->users)
+        return error_set(err, STATUS_MEMORY, "out of memory for %u users", run->n_users);
+    for (uint32_t i = 0; i < run->n_users; i++) {
+        run->users[i].talk.index = i;
+        run->users[i].talk.random = config->seed + (uint64_t)users * 1000003u + i * 7919u;
+    }
+    run->next_arrival_ns = clock_now_ns();
+    while ((run->n_started < run->n_wanted || anybody_busy(run)) && !run->out_of_memory) {
+        uint64_t now = clock_now_ns();
+        dispatch(run, now);
+        int timeout = wake_users(run, now);
+        if (config->progress)
+            config->progress(config->progress_context,
+                             0.999 * level->n_samples / (double)run->n_wanted, "asking");
+        run->transport.wait(run->transport.context, run, timeout);
+    }
+    for (uint32_t i = 0; i < run->n_users; i++) {
+        load_talk_release(&run->users[i].talk);
+        buf_release(&run->users[i].answer);
+    }
+    free(run->users);
+    run->users = NULL;
+    measure_time(level);
+    return run->out_of_memory ? error_set(err, STATUS_MEMORY, "out of memory for samples")
+                              : STATUS_OK;
+}
+
+/* ---- before the levels ------------------------------------------------------------------------ */
+
+static enum status probe(struct load_run *run, uint32_t words, uint32_t *tokens, struct error *err)
+{
+    struct load_user user = {0};
+    struct buf text = {0};
+    uint64_t random = run->config->seed + words;
+    load_words(&random, words, &text);
+    json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", text.data);
+    run->users = &user;
+    run->n_users = 1;
+    run->n_asking = 0;
+    ask(run, 0, messages, 4);
+    while (user.state == USER_ASKING)
+        run->transport.wait(run->transport.context, run, 100);
+    json_decref(messages);
+    buf_release(&text);
+    buf_release(&user.answer);
+    run->users = NULL;
+    *tokens = user.sample.prompt_tokens;
+    if (user.sample.error[0])
+        return error_set(err, STATUS_NETWORK, "the first question failed: %s", user.sample.error);
+    return STATUS_OK;
+}
+
+enum status load_run(const struct load_config *config, struct load_report *out, struct error *err)
+{
+    struct load_run run = {.config = config, .random = config->seed + 1};
+    uint32_t few = 0, many = 0;
+    *out = (struct load_report){.config = *config};
+    snprintf(out->target, sizeof out->target, "%s", config->url ? config->url : "in this process");
+    enum status status =
+        config->url ? load_http_open(config, &run.transport, out->model, sizeof out->model, err)
+                    : load_engine_open(config, &run.transport, out->model, sizeof out->model, err);
+    if (status != STATUS_OK)
+        return status;
+    status = probe(&run, PROBE_SHORT, &few, err);
+    if (status == STATUS_OK)
+        status = probe(&run, PROBE_LONG, &many, err);
+    if (status == STATUS_OK) {
+        out->tokens_per_word = many > few ? (double)(many - few) / (PROBE_LONG - PROBE_SHORT) : 1.3;
+        status = load_plan_create(config, out->tokens_per_word, &run.plan, err);
+    }
+    for (uint32_t i = 0; i < config->n_levels && status == STATUS_OK; i++) {
+        status = run_level(&run, &out->levels[i], config->users[i], err);
+        out->n_levels++;
+    }
+    if (config->progress)
+        config->progress(config->progress_context, 1.0, "");
+    load_plan_free(run.plan);
+    run.transport.close(run.transport.context);
+    return status;
+}
+
+void load_report_release(struct load_report *report)
+{
+    for (uint32_t i = 0; i < report->n_levels; i++) {
+        free(report->levels[i].samples);
+        free(report->levels[i].gaps);
+    }
+    report->n_levels = 0;
+}

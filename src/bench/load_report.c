@@ -1,0 +1,392 @@
+/* What a run says: summaries, and their forms for terminals, Markdown, browsers and programs. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "bench/load.h"
+
+/* ---- summary ---------------------------------------------------------------------------------- */
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double load_quantile(const double *sorted, size_t n, double q)
+{
+    if (n == 0)
+        return NAN;
+    double place = q * (double)(n - 1);
+    size_t i = (size_t)place;
+    if (i + 1 >= n)
+        return sorted[n - 1];
+    return sorted[i] + (place - (double)i) * (sorted[i + 1] - sorted[i]);
+}
+
+/* Tokens of the answer: by usage, or else by events. */
+static uint32_t tokens_of(const struct load_sample *sample)
+{
+    return sample->has_usage ? sample->output_tokens : sample->n_events;
+}
+
+static double first_of(const struct load_sample *sample)
+{
+    return (double)(sample->first_ns - sample->start_ns) * 1e-9;
+}
+
+/* Rate of one answer after its first token; 0 where it has none to speak of: too short, or most of
+ * its tokens had no event, so that nobody saw when they came. */
+static double rate_of(const struct load_sample *sample)
+{
+    uint32_t n = tokens_of(sample);
+    if (n < 3 || 2 * sample->n_events < n || sample->end_ns <= sample->first_ns)
+        return 0.0;
+    return (n - 1) / ((double)(sample->end_ns - sample->first_ns) * 1e-9);
+}
+
+/* The end token is in the usage but has no event; more than that is told. */
+static bool disagrees(const struct load_sample *sample)
+{
+    if (!sample->has_usage)
+        return false;
+    int64_t difference = (int64_t)sample->output_tokens - sample->n_events;
+    return difference < 0 || difference > 1;
+}
+
+static void add_sample(const struct load_sample *sample, struct load_summary *out, double *firsts,
+                       size_t *n_firsts, double *rates, size_t *n_rates)
+{
+    out->requests++;
+    if (sample->error[0]) {
+        out->errors++;
+        return;
+    }
+    out->without_usage += !sample->has_usage;
+    out->disagreements += disagrees(sample);
+    out->prompt_tokens += sample->prompt_tokens;
+    out->cached_tokens += sample->cached_tokens;
+    out->output_tokens += tokens_of(sample);
+    out->events += sample->n_events;
+    if (sample->first_ns)
+        firsts[(*n_firsts)++] = first_of(sample);
+    double rate = rate_of(sample);
+    if (rate > 0)
+        rates[(*n_rates)++] = rate;
+}
+
+void load_summarize(const struct load_level *level, struct load_summary *out)
+{
+    size_t n_firsts = 0, n_rates = 0;
+    double *firsts = calloc(level->n_samples + 1, sizeof *firsts);
+    double *rates = calloc(level->n_samples + 1, sizeof *rates);
+    double *gaps = calloc((size_t)level->n_gaps + 1, sizeof *gaps);
+    *out = (struct load_summary){.total_rate = NAN};
+    if (firsts && rates && gaps) {
+        for (uint32_t i = 0; i < level->n_samples; i++)
+            add_sample(&level->samples[i], out, firsts, &n_firsts, rates, &n_rates);
+        memcpy(gaps, level->gaps ? level->gaps : gaps, level->n_gaps * sizeof *gaps);
+        qsort(firsts, n_firsts, sizeof *firsts, compare);
+        qsort(rates, n_rates, sizeof *rates, compare);
+        qsort(gaps, level->n_gaps, sizeof *gaps, compare);
+        if (level->seconds > 0)
+            out->total_rate = (double)out->output_tokens / level->seconds;
+        out->user_rate = load_quantile(rates, n_rates, 0.5);
+        out->first_p50 = load_quantile(firsts, n_firsts, 0.5);
+        out->first_p95 = load_quantile(firsts, n_firsts, 0.95);
+        out->first_p99 = load_quantile(firsts, n_firsts, 0.99);
+        out->gap_p50 = load_quantile(gaps, level->n_gaps, 0.5);
+        out->gap_p99 = load_quantile(gaps, level->n_gaps, 0.99);
+        out->cached_share =
+            out->prompt_tokens ? (double)out->cached_tokens / (double)out->prompt_tokens : NAN;
+    }
+    free(firsts);
+    free(rates);
+    free(gaps);
+}
+
+/* ---- tables ----------------------------------------------------------------------------------- */
+
+static void write_ms(struct buf *out, double seconds, const char *before)
+{
+    if (isnan(seconds))
+        buf_printf(out, "%s%7s", before, "-");
+    else
+        buf_printf(out, seconds < 0.1 ? "%s%7.1f" : "%s%7.0f", before, seconds * 1e3);
+}
+
+static void write_row(const struct load_level *level, const char *separator, const char *end,
+                      struct buf *out)
+{
+    struct load_summary s;
+    load_summarize(level, &s);
+    buf_printf(out, "%5u%s%8u", level->users, separator, s.requests);
+    buf_printf(out, isnan(s.total_rate) ? "%s%10s" : "%s", separator, "-");
+    if (!isnan(s.total_rate))
+        buf_printf(out, "%10.1f", s.total_rate);
+    if (isnan(s.user_rate))
+        buf_printf(out, "%s%8s", separator, "-");
+    else
+        buf_printf(out, "%s%8.1f", separator, s.user_rate);
+    write_ms(out, s.first_p50, separator);
+    write_ms(out, s.first_p95, separator);
+    write_ms(out, s.first_p99, separator);
+    write_ms(out, s.gap_p50, separator);
+    write_ms(out, s.gap_p99, separator);
+    if (isnan(s.cached_share))
+        buf_printf(out, "%s%6s", separator, "-");
+    else
+        buf_printf(out, "%s%5.1f%%", separator, s.cached_share * 100.0);
+    buf_printf(out, "%s%6u%s\n", separator, s.errors, end);
+}
+
+/* What the table alone would hide: errors, and counts that do not fit. */
+static void write_notes(const struct load_report *report, const char *indent, struct buf *out)
+{
+    for (uint32_t i = 0; i < report->n_levels; i++) {
+        const struct load_level *level = &report->levels[i];
+        struct load_summary s;
+        load_summarize(level, &s);
+        if (s.disagreements)
+            buf_printf(out,
+                       "%s%u users: usage and stream events disagree for %u of %u answers (%llu "
+                       "tokens by usage, %llu events); the rates use usage\n",
+                       indent, level->users, s.disagreements, s.requests,
+                       (unsigned long long)s.output_tokens, (unsigned long long)s.events);
+        if (s.without_usage)
+            buf_printf(out, "%s%u users: %u answers had no usage; their events were counted\n",
+                       indent, level->users, s.without_usage);
+        for (uint32_t j = 0; j < level->n_samples; j++)
+            if (level->samples[j].error[0]) {
+                buf_printf(out, "%s%u users, first error: %s\n", indent, level->users,
+                           level->samples[j].error);
+                break;
+            }
+    }
+}
+
+static void write_title(const struct load_report *report, struct buf *out)
+{
+    const struct load_config *config = &report->config;
+    buf_printf(out, "%s at %s, scenario %s, answers of up to %u tokens, %s loop", report->model,
+               report->target,
+               config->scenario == LOAD_TRACE ? config->trace
+                                              : load_scenario_name(config->scenario),
+               config->max_tokens ? config->max_tokens : 64, config->rate > 0 ? "open" : "closed");
+    if (config->rate > 0)
+        buf_printf(out, " (%g requests/s)", config->rate);
+}
+
+void load_print(const struct load_report *report, struct buf *out)
+{
+    write_title(report, out);
+    buf_append_cstr(out,
+                    "\n\n                 tokens/s           first token, ms          gap, ms\n"
+                    "users requests      total each(p50)    p50     p95     p99     p50     p99 "
+                    "cached errors\n");
+    for (uint32_t i = 0; i < report->n_levels; i++)
+        write_row(&report->levels[i], " ", "", out);
+    write_notes(report, "", out);
+}
+
+void load_print_markdown(const struct load_report *report, struct buf *out)
+{
+    write_title(report, out);
+    buf_append_cstr(out,
+                    "\n\n| users | requests | total t/s | each t/s (p50) | TTFT p50, ms | TTFT "
+                    "p95 | TTFT p99 | gap p50, ms | gap p99 | cached | errors |\n"
+                    "| --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n");
+    for (uint32_t i = 0; i < report->n_levels; i++) {
+        buf_append_cstr(out, "| ");
+        write_row(&report->levels[i], " | ", " |", out);
+    }
+    buf_append_char(out, '\n');
+    write_notes(report, "- ", out);
+}
+
+/* ---- HTML ------------------------------------------------------------------------------------- */
+
+static void write_escaped(struct buf *out, const char *text)
+{
+    for (; *text; text++) {
+        if (*text == '<')
+            buf_append_cstr(out, "&lt;");
+        else if (*text == '&')
+            buf_append_cstr(out, "&amp;");
+        else
+            buf_append_char(out, *text);
+    }
+}
+
+#define PLOT_WIDTH  640.0
+#define PLOT_HEIGHT 320.0
+#define MARGIN_LEFT 60.0
+#define MARGIN_LOW  40.0
+
+/* The next of 1, 2, 5, 10, ... */
+static double round_up(double value)
+{
+    double power = pow(10.0, floor(log10(value > 0 ? value : 1)));
+    double steps[] = {1, 2, 5, 10};
+    for (size_t i = 0; i < 4; i++)
+        if (value <= steps[i] * power)
+            return steps[i] * power;
+    return 10 * power;
+}
+
+/* Throughput against users, the users on a logarithmic axis. */
+static void write_plot(const struct load_report *report, struct buf *out)
+{
+    double highest = 0, most = 1;
+    for (uint32_t i = 0; i < report->n_levels; i++) {
+        struct load_summary s;
+        load_summarize(&report->levels[i], &s);
+        highest = s.total_rate > highest ? s.total_rate : highest;
+        most = report->levels[i].users > most ? report->levels[i].users : most;
+    }
+    highest = round_up(highest);
+    double octaves = log2(most) > 0 ? log2(most) : 1;
+    buf_printf(out,
+               "<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"tokens per second against "
+               "users\">\n",
+               PLOT_WIDTH + MARGIN_LEFT + 30, PLOT_HEIGHT + MARGIN_LOW + 20);
+    for (int i = 0; i <= 4; i++) {
+        double y = 10 + PLOT_HEIGHT * (1 - i / 4.0);
+        buf_printf(out,
+                   "<line x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\" class=\"grid\"/>"
+                   "<text x=\"%g\" y=\"%g\" text-anchor=\"end\">%g</text>\n",
+                   MARGIN_LEFT, MARGIN_LEFT + PLOT_WIDTH, y, y, MARGIN_LEFT - 8, y + 4,
+                   highest * i / 4.0);
+    }
+    struct buf points = {0};
+    for (uint32_t i = 0; i < report->n_levels; i++) {
+        struct load_summary s;
+        load_summarize(&report->levels[i], &s);
+        double x = MARGIN_LEFT + PLOT_WIDTH * log2(report->levels[i].users) / octaves;
+        double y = 10 + PLOT_HEIGHT * (1 - (isnan(s.total_rate) ? 0 : s.total_rate) / highest);
+        buf_printf(&points, "%.1f,%.1f ", x, y);
+        buf_printf(out,
+                   "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/><text x=\"%.1f\" y=\"%g\" "
+                   "text-anchor=\"middle\">%u</text>\n",
+                   x, y, x, PLOT_HEIGHT + 30, report->levels[i].users);
+    }
+    buf_printf(out,
+               "<polyline points=\"%s\"/><text x=\"%g\" y=\"%g\" text-anchor=\"middle\">users"
+               "</text><text x=\"14\" y=\"%g\" transform=\"rotate(-90 14 %g)\" "
+               "text-anchor=\"middle\">output tokens/s</text>\n</svg>\n",
+               points.data ? points.data : "", MARGIN_LEFT + PLOT_WIDTH / 2, PLOT_HEIGHT + 54,
+               PLOT_HEIGHT / 2, PLOT_HEIGHT / 2);
+    buf_release(&points);
+}
+
+void load_print_html(const struct load_report *report, struct buf *out)
+{
+    struct buf table = {0};
+    load_print(report, &table);
+    buf_append_cstr(out, "<!doctype html>\n<meta charset=\"utf-8\">\n<title>sluice bench</title>\n"
+                         "<style>body{font:16px system-ui;max-width:60rem;margin:2rem auto;"
+                         "padding:0 1rem}pre{overflow-x:auto}svg{max-width:46rem;font:12px "
+                         "system-ui;fill:currentColor}polyline{fill:none;stroke:#06c;"
+                         "stroke-width:2}circle{fill:#06c}.grid{stroke:#8884}</style>\n");
+    write_plot(report, out);
+    buf_append_cstr(out, "<pre>");
+    write_escaped(out, table.data ? table.data : "");
+    buf_append_cstr(out, "</pre>\n");
+    buf_release(&table);
+}
+
+/* ---- JSON ------------------------------------------------------------------------------------- */
+
+static json_t *number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *sample_json(const struct load_level *level, const struct load_sample *sample,
+                           uint64_t origin)
+{
+    json_t *gaps = json_array(), *made = json_object();
+    for (uint32_t i = 0; i < sample->n_gaps; i++)
+        json_array_append_new(gaps, json_real(level->gaps[sample->first_gap + i]));
+    json_object_set_new(made, "user", json_integer(sample->user));
+    json_object_set_new(made, "turn", json_integer(sample->turn));
+    json_object_set_new(made, "start", json_real((double)(sample->start_ns - origin) * 1e-9));
+    json_object_set_new(made, "first_token",
+                        sample->first_ns ? json_real(first_of(sample)) : json_null());
+    json_object_set_new(made, "seconds",
+                        json_real((double)(sample->end_ns - sample->start_ns) * 1e-9));
+    json_object_set_new(made, "events", json_integer(sample->n_events));
+    if (sample->has_usage) {
+        json_object_set_new(made, "prompt_tokens", json_integer(sample->prompt_tokens));
+        json_object_set_new(made, "cached_tokens", json_integer(sample->cached_tokens));
+        json_object_set_new(made, "output_tokens", json_integer(sample->output_tokens));
+    }
+    json_object_set_new(made, "gaps", gaps);
+    if (sample->error[0])
+        json_object_set_new(made, "error", json_string(sample->error));
+    return made;
+}
+
+static json_t *level_json(const struct load_level *level)
+{
+    struct load_summary s;
+    load_summarize(level, &s);
+    json_t *made = json_object(), *samples = json_array();
+    const struct {
+        const char *name;
+        double value;
+    } numbers[] = {
+        {"users", level->users},
+        {"requests", s.requests},
+        {"errors", s.errors},
+        {"seconds", level->seconds},
+        {"total_tokens_per_second", s.total_rate},
+        {"user_tokens_per_second_p50", s.user_rate},
+        {"first_token_p50", s.first_p50},
+        {"first_token_p95", s.first_p95},
+        {"first_token_p99", s.first_p99},
+        {"gap_p50", s.gap_p50},
+        {"gap_p99", s.gap_p99},
+        {"cached_share", s.cached_share},
+        {"prompt_tokens", (double)s.prompt_tokens},
+        {"cached_tokens", (double)s.cached_tokens},
+        {"output_tokens", (double)s.output_tokens},
+        {"events", (double)s.events},
+        {"disagreements", s.disagreements},
+        {"without_usage", s.without_usage},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        json_object_set_new(made, numbers[i].name, number(numbers[i].value));
+    uint64_t origin = level->n_samples ? level->samples[0].start_ns : 0;
+    for (uint32_t i = 0; i < level->n_samples; i++)
+        if (level->samples[i].start_ns < origin)
+            origin = level->samples[i].start_ns;
+    for (uint32_t i = 0; i < level->n_samples; i++)
+        json_array_append_new(samples, sample_json(level, &level->samples[i], origin));
+    json_object_set_new(made, "samples", samples);
+    return made;
+}
+
+enum status load_print_json(const struct load_report *report, struct buf *out, struct error *err)
+{
+    json_t *root = json_object(), *levels = json_array();
+    const struct load_config *config = &report->config;
+    json_object_set_new(root, "model", json_string(report->model));
+    json_object_set_new(root, "target", json_string(report->target));
+    json_object_set_new(root, "scenario", json_string(load_scenario_name(config->scenario)));
+    json_object_set_new(root, "rate", json_real(config->rate));
+    json_object_set_new(root, "max_tokens",
+                        json_integer(config->max_tokens ? config->max_tokens : 64));
+    json_object_set_new(root, "tokens_per_word", json_real(report->tokens_per_word));
+    for (uint32_t i = 0; i < report->n_levels; i++)
+        json_array_append_new(levels, level_json(&report->levels[i]));
+    json_object_set_new(root, "levels", levels);
+    char *text = json_dumps(root, JSON_INDENT(1));
+    json_decref(root);
+    if (!text)
+        return error_set(err, STATUS_MEMORY, "out of memory for the JSON");
+    buf_append_cstr(out, text);
+    buf_append_char(out, '\n');
+    free(text);
+    return STATUS_OK;
+}

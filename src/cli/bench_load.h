@@ -1,0 +1,22 @@
+/* The part of `sluice bench` that puts users on a server or on the engine. */
+#ifndef SLUICE_CLI_BENCH_LOAD_H
+#define SLUICE_CLI_BENCH_LOAD_H
+
+#include "cli/cli.h"
+
+struct bench_load_flags {
+    const char *url, *users, *scenario, *trace, *api_key, *model_name, *html;
+    uint32_t requests, prompt_tokens, max_tokens, n_threads;
+    float think, rate;
+    bool has_think, as_json, as_markdown;
+    uint64_t seed;
+    const char *backend;
+};
+
+/* True where the flags ask for users instead of kernels. */
+bool bench_load_wanted(const struct bench_load_flags *flags);
+/* model: for the engine in this process, without a URL. */
+enum status bench_load_run(const struct bench_load_flags *flags, const char *model,
+                           struct error *err);
+
+#endif

@@ -1,0 +1,314 @@
+/*
+ * sluice serve: the engine behind HTTP. Flags as people know them from llama.cpp's server, vLLM and
+ * Ollama; this file turns them into addresses, keys and names, and waits for a signal.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "server/server.h"
+
+#define LIST_MAX        16
+#define DRAIN_SECONDS   30
+#define DEFAULT_ADDRESS "127.0.0.1:8080"
+
+static struct {
+    const char *model, *backend, *host, *template_file;
+    const char *listen[LIST_MAX], *aliases[LIST_MAX], *keys[LIST_MAX], *hosts[LIST_MAX];
+    size_t n_listen, n_aliases, n_keys, n_hosts;
+    uint32_t port, context, n_threads, sequences, max_tokens;
+    uint64_t kv_memory;
+    sluice_sampling sampling;
+    bool has_port, has_temperature, has_top_k, has_top_p, has_min_p;
+    bool strict, insecure, quiet, ollama;
+} flags;
+
+static bool any_port; /* a busy port moves: only where nobody named one */
+
+static struct option_list listen_list = {flags.listen, LIST_MAX, &flags.n_listen};
+static struct option_list alias_list = {flags.aliases, LIST_MAX, &flags.n_aliases};
+static struct option_list key_list = {flags.keys, LIST_MAX, &flags.n_keys};
+static struct option_list host_list = {flags.hosts, LIST_MAX, &flags.n_hosts};
+
+static const struct option options[] = {
+    {"--model", "-m", "MODEL", "the model, instead of as an argument", OPTION_TEXT, &flags.model,
+     NULL},
+    {"--listen", NULL, "ADDR", "host:port or unix:PATH, repeatable (" DEFAULT_ADDRESS ")",
+     OPTION_LIST, &listen_list, NULL},
+    {"--host", NULL, "HOST", "the host to listen on (127.0.0.1)", OPTION_TEXT, &flags.host, NULL},
+    {"--port", NULL, "N", "the port to listen on, 0: any free one (8080)", OPTION_U32, &flags.port,
+     &flags.has_port},
+    {"--ollama", NULL, NULL, "listen on 127.0.0.1:11434 as well", OPTION_FLAG, &flags.ollama, NULL},
+    {"--api-key", NULL, "KEY", "clients must send it, repeatable", OPTION_LIST, &key_list, NULL},
+    {"--insecure", NULL, NULL, "no key even where others can reach the address", OPTION_FLAG,
+     &flags.insecure, NULL},
+    {"--allow-host", "--allow-origin", "NAME", "a further Host and Origin to answer, repeatable",
+     OPTION_LIST, &host_list, NULL},
+    {"--alias", "-a --served-model-name", "NAME", "a further name of the model ('*': every name)",
+     OPTION_LIST, &alias_list, NULL},
+    {"--strict", NULL, NULL, "refuse requests with unknown fields", OPTION_FLAG, &flags.strict,
+     NULL},
+    {"--ctx-size", "-c --context --max-model-len", "N", "tokens of context per request", OPTION_U32,
+     &flags.context, NULL},
+    {"--parallel", "-np --max-num-seqs", "N", "answers that run at once (16)", OPTION_U32,
+     &flags.sequences, NULL},
+    {"--threads", "-t", "N", "CPU threads (default: one per core)", OPTION_U32, &flags.n_threads,
+     NULL},
+    {"--kv-memory", NULL, "SIZE", "memory for the KV cache, e.g. 2G", OPTION_BYTES,
+     &flags.kv_memory, NULL},
+    {"--backend", NULL, "B", "auto, cpu, cuda or ref", OPTION_TEXT, &flags.backend, NULL},
+    {"--chat-template", NULL, "F", "a Jinja file instead of the model's own template", OPTION_TEXT,
+     &flags.template_file, NULL},
+    {"--max-tokens", "-n --predict", "N", "most tokens of an answer that names no limit",
+     OPTION_U32, &flags.max_tokens, NULL},
+    {"--temp", "--temperature", "T", "temperature where a request has none (1)", OPTION_FLOAT,
+     &flags.sampling.temperature, &flags.has_temperature},
+    {"--top-k", NULL, "K", "likewise (0: off)", OPTION_I32, &flags.sampling.top_k,
+     &flags.has_top_k},
+    {"--top-p", NULL, "P", "likewise (1)", OPTION_FLOAT, &flags.sampling.top_p, &flags.has_top_p},
+    {"--min-p", NULL, "P", "likewise (0)", OPTION_FLOAT, &flags.sampling.min_p, &flags.has_min_p},
+    {"--quiet", "-q", NULL, "no line per request", OPTION_FLAG, &flags.quiet, NULL},
+    OPTIONS_END,
+};
+
+/* ---- addresses and keys ----------------------------------------------------------------------- */
+
+/* OLLAMA_HOST as Ollama reads it: "host", "host:port", "http://host:port". */
+static const char *address_from_environment(char *out, size_t size)
+{
+    const char *text = getenv("OLLAMA_HOST");
+    if (!text || !*text)
+        return NULL;
+    if (strncmp(text, "http://", 7) == 0)
+        text += 7;
+    int n = (int)strcspn(text, "/");
+    const char *colon = memchr(text, ':', (size_t)n);
+    snprintf(out, size, colon ? "%.*s" : "%.*s:11434", n, text);
+    return out;
+}
+
+static enum status bind_one(const char *text, bool move, struct http_address *addresses, size_t *n,
+                            struct error *err)
+{
+    if (*n == HTTP_LISTENERS_MAX)
+        return error_set(err, STATUS_USAGE, "at most %d addresses", HTTP_LISTENERS_MAX);
+    enum status status = http_listen(text, move, &addresses[*n], err);
+    *n += status == STATUS_OK;
+    return status;
+}
+
+static enum status bind_all(struct http_address *addresses, size_t *n, struct error *err)
+{
+    char text[300], environment[300];
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < flags.n_listen && status == STATUS_OK; i++)
+        status = bind_one(flags.listen[i], false, addresses, n, err);
+    if (status == STATUS_OK && (flags.host || flags.has_port)) {
+        const char *host = flags.host ? flags.host : "127.0.0.1";
+        bool v6 = strchr(host, ':') && host[0] != '[';
+        snprintf(text, sizeof text, v6 ? "[%s]:%u" : "%s:%u", host,
+                 flags.has_port ? flags.port : 8080);
+        status = bind_one(text, false, addresses, n, err);
+    }
+    if (status == STATUS_OK && *n == 0) {
+        const char *given = address_from_environment(environment, sizeof environment);
+        any_port = !given;
+        status = bind_one(given ? given : DEFAULT_ADDRESS, any_port, addresses, n, err);
+    }
+    if (status == STATUS_OK && flags.ollama)
+        status = bind_one("127.0.0.1:11434", false, addresses, n, err);
+    return status;
+}
+
+/* Whoever can reach an address beyond this machine needs a key, unless told otherwise. */
+static void make_key(const struct http_address *addresses, size_t n)
+{
+    static char key[64];
+    bool reachable = false;
+    for (size_t i = 0; i < n; i++)
+        reachable = reachable || !addresses[i].loopback;
+    uint8_t bytes[24];
+    if (!reachable || flags.n_keys || flags.insecure || getentropy(bytes, sizeof bytes) != 0)
+        return;
+    int used = snprintf(key, sizeof key, "sk-");
+    for (size_t i = 0; i < sizeof bytes; i++)
+        used += snprintf(key + used, sizeof key - (size_t)used, "%02x", bytes[i]);
+    flags.keys[flags.n_keys++] = key;
+    fprintf(stderr,
+            "Others can reach this address, so a key is needed (--api-key sets your own, "
+            "--insecure turns it off):\n  API key: %s\n",
+            key);
+}
+
+/* ---- the model -------------------------------------------------------------------------------- */
+
+/* "models/pebble-q8_0.gguf" -> "pebble-q8_0" */
+static const char *short_name(const char *path, char *out, size_t size)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    size_t begin = n;
+    while (begin > 0 && path[begin - 1] != '/')
+        begin--;
+    if (n - begin > 5 && memcmp(path + n - 5, ".gguf", 5) == 0)
+        n -= 5;
+    snprintf(out, size, "%.*s", (int)(n - begin), path + begin);
+    return out;
+}
+
+static enum status open_engine(const char *path, const char *chat_template, sluice_engine **engine,
+                               struct error *err)
+{
+    sluice_error error;
+    sluice_engine_options engine_options = {
+        .model = path,
+        .backend = flags.backend,
+        .n_threads = flags.n_threads,
+        .n_context = flags.context,
+        .max_sequences = flags.sequences,
+        .kv_memory = flags.kv_memory,
+        .chat_template = chat_template,
+        .progress = terminal_progress,
+    };
+    if (sluice_engine_open(&engine_options, engine, &error) == SLUICE_OK)
+        return STATUS_OK;
+    return status_from_public(&error, err);
+}
+
+static void print_start(const char *name, sluice_engine *engine,
+                        const struct http_address *addresses, size_t n)
+{
+    sluice_model_info info;
+    sluice_engine_info(engine, &info);
+    fprintf(stderr,
+            "%s: %s on %s (%s), %u tokens of context, %.1f MiB of weights, %.1f MiB of KV\n", name,
+            info.architecture, info.backend, info.device, info.n_context,
+            (double)info.weight_bytes / 1048576.0, (double)info.kv_bytes / 1048576.0);
+    if (any_port && strcmp(addresses[0].text, DEFAULT_ADDRESS) != 0)
+        fprintf(stderr, "%s is taken by another program; a free port was chosen\n",
+                DEFAULT_ADDRESS);
+    for (size_t i = 0; i < n; i++) {
+        bool file = strncmp(addresses[i].text, "unix:", 5) == 0;
+        printf("listening on %s%s\n", file ? "" : "http://", addresses[i].text);
+    }
+    fflush(stdout);
+}
+
+/* ---- signals ---------------------------------------------------------------------------------- */
+
+static void *exit_at_second_signal(void *context)
+{
+    int number;
+    sigwait(context, &number);
+    log_warn("a second signal: exiting at once");
+    _exit(1);
+}
+
+/* SIGINT and SIGTERM are blocked in all threads; this thread waits for the first. */
+static void serve_until_signal(struct server *server, sigset_t *signals)
+{
+    int number;
+    pthread_t impatient;
+    sigwait(signals, &number);
+    fprintf(stderr, "finishing what is in work (up to %d s; a second signal exits at once)\n",
+            DRAIN_SECONDS);
+    if (pthread_create(&impatient, NULL, exit_at_second_signal, signals) == 0)
+        pthread_detach(impatient);
+    server_drain(server, DRAIN_SECONDS);
+}
+
+static void collect_defaults(void)
+{
+    sluice_sampling *s = &flags.sampling;
+    s->set = (flags.has_temperature ? SLUICE_SET_TEMPERATURE : 0) |
+             (flags.has_top_k ? SLUICE_SET_TOP_K : 0) | (flags.has_top_p ? SLUICE_SET_TOP_P : 0) |
+             (flags.has_min_p ? SLUICE_SET_MIN_P : 0);
+}
+
+static enum status serve(sluice_engine *engine, const char *name,
+                         const struct http_address *addresses, size_t n_addresses,
+                         struct error *err)
+{
+    /* Static: the thread that waits for a second signal may outlive this frame. */
+    static sigset_t signals;
+    struct server *server;
+    struct server_options server_options = {
+        .engine = engine,
+        .model_name = name,
+        .aliases = flags.aliases,
+        .n_aliases = flags.n_aliases,
+        .addresses = addresses,
+        .n_addresses = n_addresses,
+        .api_keys = flags.keys,
+        .n_api_keys = flags.n_keys,
+        .allowed_hosts = flags.hosts,
+        .n_allowed_hosts = flags.n_hosts,
+        .strict = flags.strict,
+        .defaults = &flags.sampling,
+        .max_tokens = flags.max_tokens,
+    };
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    enum status status = server_start(&server_options, &server, err);
+    if (status != STATUS_OK)
+        return status;
+    print_start(name, engine, addresses, n_addresses);
+    serve_until_signal(server, &signals);
+    server_stop(server);
+    return STATUS_OK;
+}
+
+static enum status run(const struct arguments *arguments, struct error *err)
+{
+    char demo_path[4096], name[256];
+    const char *path = arguments->count ? arguments->items[0] : flags.model;
+    enum status status = STATUS_OK;
+    bool demo = !path;
+    if (demo)
+        status = demo_model_path(demo_path, sizeof demo_path, err);
+    path = demo ? demo_path : path;
+    collect_defaults();
+    log_set_level(flags.quiet ? LOG_WARN : LOG_INFO);
+    struct http_address addresses[HTTP_LISTENERS_MAX];
+    size_t n_addresses = 0;
+    struct buf chat_template = {0};
+    sluice_engine *engine = NULL;
+    if (status == STATUS_OK)
+        status = bind_all(addresses, &n_addresses, err);
+    if (status == STATUS_OK && flags.template_file)
+        status = file_read_all(flags.template_file, 1u << 20, &chat_template, err);
+    if (status == STATUS_OK)
+        status = open_engine(path, chat_template.data, &engine, err);
+    if (status == STATUS_OK) {
+        make_key(addresses, n_addresses);
+        status = serve(engine, short_name(path, name, sizeof name), addresses, n_addresses, err);
+    }
+    sluice_engine_close(engine);
+    buf_release(&chat_template);
+    return status;
+}
+
+const struct command command_serve = {
+    .name = "serve",
+    .synopsis = "the OpenAI API over HTTP",
+    .usage = "serve [MODEL] [--listen ADDR] [options]",
+    .about = "Serves a model (without MODEL the bundled demo) to any OpenAI client:\n\n"
+             "  sluice serve model.gguf --port 8080 --alias gpt-4o\n"
+             "  curl http://127.0.0.1:8080/v1/chat/completions -d \\\n"
+             "    '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'\n\n"
+             "SIGTERM lets running answers finish for up to 30 s. Addresses that others can reach\n"
+             "get an API key. OLLAMA_HOST names the address where no flag does.",
+    .options = options,
+    .run = run,
+    .max_arguments = 1,
+};

@@ -1,0 +1,126 @@
+/* Metrics; names follow Prometheus' conventions (base units, _total for counters). */
+#include "server/metrics.h"
+
+#include <string.h>
+
+static const double latency_bounds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+                                        2.5,   5,    10,    30,   60,  120,  300};
+static const double gap_bounds[] = {0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075,
+                                    0.1,   0.15,   0.25,  0.5,  1,    2.5,  10};
+#define N_BOUNDS (sizeof latency_bounds / sizeof *latency_bounds)
+_Static_assert(sizeof gap_bounds == sizeof latency_bounds, "one number of buckets");
+_Static_assert(N_BOUNDS <= HISTOGRAM_BUCKETS_MAX, "buckets");
+
+void metrics_init(struct metrics *metrics)
+{
+    *metrics = (struct metrics){0};
+    pthread_mutex_init(&metrics->lock, NULL);
+}
+
+void metrics_release(struct metrics *metrics)
+{
+    pthread_mutex_destroy(&metrics->lock);
+}
+
+static void observe(struct metrics *metrics, struct histogram *histogram, const double *bounds,
+                    double value)
+{
+    size_t i = 0;
+    while (i < N_BOUNDS && value > bounds[i])
+        i++;
+    pthread_mutex_lock(&metrics->lock);
+    histogram->counts[i]++;
+    histogram->sum += value;
+    pthread_mutex_unlock(&metrics->lock);
+}
+
+void metrics_outcome(struct metrics *metrics, enum request_outcome outcome, double seconds)
+{
+    pthread_mutex_lock(&metrics->lock);
+    metrics->outcomes[outcome]++;
+    pthread_mutex_unlock(&metrics->lock);
+    observe(metrics, &metrics->request, latency_bounds, seconds);
+}
+
+void metrics_usage(struct metrics *metrics, uint32_t prompt, uint32_t cached, uint32_t output)
+{
+    pthread_mutex_lock(&metrics->lock);
+    metrics->prompt_tokens += prompt;
+    metrics->cached_tokens += cached;
+    metrics->output_tokens += output;
+    pthread_mutex_unlock(&metrics->lock);
+}
+
+void metrics_first_token(struct metrics *metrics, double seconds)
+{
+    observe(metrics, &metrics->first_token, latency_bounds, seconds);
+}
+
+void metrics_gap(struct metrics *metrics, double seconds)
+{
+    observe(metrics, &metrics->inter_token, gap_bounds, seconds);
+}
+
+void metrics_queue(struct metrics *metrics, double seconds)
+{
+    observe(metrics, &metrics->queue, latency_bounds, seconds);
+}
+
+static void write_head(struct buf *out, const char *name, const char *type, const char *help)
+{
+    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void write_value(struct buf *out, const char *name, const char *type, const char *help,
+                        double value)
+{
+    write_head(out, name, type, help);
+    buf_printf(out, "%s %.17g\n", name, value);
+}
+
+static void write_histogram(struct buf *out, const struct histogram *histogram,
+                            const double *bounds, const char *name, const char *help)
+{
+    uint64_t sum = 0;
+    write_head(out, name, "histogram", help);
+    for (size_t i = 0; i < N_BOUNDS; i++) {
+        sum += histogram->counts[i];
+        buf_printf(out, "%s_bucket{le=\"%g\"} %llu\n", name, bounds[i], (unsigned long long)sum);
+    }
+    sum += histogram->counts[N_BOUNDS];
+    buf_printf(out, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.17g\n%s_count %llu\n", name,
+               (unsigned long long)sum, name, histogram->sum, name, (unsigned long long)sum);
+}
+
+void metrics_write(struct metrics *metrics, size_t jobs, const sluice_model_info *info,
+                   struct buf *out)
+{
+    static const char *const outcomes[] = {"ok", "refused", "failed", "cancelled"};
+    pthread_mutex_lock(&metrics->lock);
+    struct metrics m = *metrics;
+    pthread_mutex_unlock(&metrics->lock);
+    write_head(out, "sluice_requests_total", "counter", "Requests to generate, by outcome.");
+    for (size_t i = 0; i < N_OUTCOMES; i++)
+        buf_printf(out, "sluice_requests_total{outcome=\"%s\"} %llu\n", outcomes[i],
+                   (unsigned long long)m.outcomes[i]);
+    write_value(out, "sluice_requests_in_work", "gauge", "Requests between arrival and last byte.",
+                (double)jobs);
+    write_value(out, "sluice_prompt_tokens_total", "counter",
+                "Tokens of prompts, cached ones included.", (double)m.prompt_tokens);
+    write_value(out, "sluice_cached_tokens_total", "counter",
+                "Tokens of prompts that were not computed again.", (double)m.cached_tokens);
+    write_value(out, "sluice_output_tokens_total", "counter", "Tokens generated.",
+                (double)m.output_tokens);
+    write_value(out, "sluice_kv_pool_bytes", "gauge", "Size of the KV page pool.",
+                (double)info->kv_bytes);
+    write_value(out, "sluice_weight_bytes", "gauge", "Size of the model's weights.",
+                (double)info->weight_bytes);
+    write_histogram(out, &m.first_token, latency_bounds, "sluice_time_to_first_token_seconds",
+                    "From the request's last byte to the first token.");
+    write_histogram(out, &m.inter_token, gap_bounds, "sluice_inter_token_seconds",
+                    "Between two events of a stream.");
+    write_histogram(out, &m.queue, latency_bounds, "sluice_queue_seconds",
+                    "From submission to the first step.");
+    write_histogram(out, &m.request, latency_bounds, "sluice_request_seconds",
+                    "From the request's last byte to the answer's end.");
+}

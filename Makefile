@@ -7,7 +7,6 @@
 #   SETUP        what installs missing packages; SETUP=: installs nothing
 
 PREFIX       ?= /usr/local
-PROMPT       ?= Tell me a story about a fox
 FUZZ_SECONDS ?= 60
 SOAK_SECONDS ?= 600
 SETUP        ?= tools/setup
@@ -34,11 +33,9 @@ build: setup ## build/sluice (the default)
 	$(call configure,release,build,$(RELEASE))
 	@cmake --build build --target product
 
-run: build ## build, show this machine, answer a sample prompt; on a terminal, go on as a chat
+run: build ## build, serve the bundled model, measure 1 and 32 users; on a terminal, go on as a chat
 	@build/sluice hardware
-	@printf '\n>>> %s\n' "$(PROMPT)"
-	@build/sluice run "$(PROMPT)" </dev/null
-	@if [ -t 0 ]; then build/sluice run; fi
+	@build/sluice serve --demo
 
 test: setup ## build and run all tests
 	$(call configure,release,build,$(RELEASE))

@@ -196,12 +196,12 @@ static enum status run_level(struct load_run *run, struct load_level *level, uin
                              struct error *err)
 {
     const struct load_config *config = run->config;
-    uint32_t enough = 2 * users > 8 ? 2 * users : 8;
+    uint32_t least = config->brief ? 3 : 8, enough = config->brief ? users : 2 * users;
     level->users = users;
     run->level = level;
     run->n_users = config->rate > 0 ? LOAD_USERS_MAX : users;
     run->n_started = run->n_asking = 0;
-    run->n_wanted = config->requests ? config->requests : enough;
+    run->n_wanted = config->requests ? config->requests : enough > least ? enough : least;
     run->users = calloc(run->n_users, sizeof *run->users);
     if (!run->users)
         return error_set(err, STATUS_MEMORY, "out of memory for %u users", run->n_users);

@@ -36,6 +36,7 @@ struct load_config {
     const char *trace; /* LOAD_TRACE: a tau-bench file of conversations */
     uint32_t users[LOAD_LEVELS_MAX], n_levels;
     uint32_t requests;      /* of a level; 0: two for each user, at least 8 */
+    bool brief;             /* instead: one for each user, at least 3 */
     uint32_t prompt_tokens; /* about; 0: the scenario's */
     uint32_t max_tokens;    /* of an answer; 0: 64 */
     double think_seconds;   /* longest pause of a user; negative: the scenario's */

@@ -8,8 +8,9 @@
 
 #include "base/json.h"
 #include "bench/load.h"
+#include "bench/sse.h"
 
-#define LINE_BYTES_MAX  ((size_t)4 << 20)
+#define PAGE_BYTES_MAX  ((size_t)4 << 20)
 #define ERROR_BYTES_MAX 2000
 
 struct http_transport;
@@ -69,8 +70,9 @@ static void take_delta(struct exchange *x, const json_t *delta)
         load_text(x->run, x->user, STR_LIT(""));
 }
 
-static void take_data(struct exchange *x, struct str data)
+static void take_data(void *context, struct str data)
 {
+    struct exchange *x = context;
     json_t *root;
     struct error err;
     if (str_eq(data, STR_LIT("[DONE]"))) {
@@ -92,18 +94,6 @@ static void take_data(struct exchange *x, struct str data)
     json_decref(root);
 }
 
-static void take_line(struct exchange *x)
-{
-    struct str line = buf_str(&x->line);
-    if (line.len && line.data[line.len - 1] == '\r')
-        line.len--;
-    if (str_starts(line, STR_LIT("data:"))) {
-        size_t skip = line.len > 5 && line.data[5] == ' ' ? 6 : 5;
-        take_data(x, (struct str){line.data + skip, line.len - skip});
-    }
-    buf_clear(&x->line);
-}
-
 static size_t on_data(char *data, size_t size, size_t n, void *context)
 {
     struct exchange *x = context;
@@ -115,13 +105,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *context)
             buf_append(&x->page, data, length);
         return length;
     }
-    for (size_t i = 0; i < length; i++) {
-        if (data[i] == '\n')
-            take_line(x);
-        else
-            buf_append_char(&x->line, data[i]);
-    }
-    return x->line.len <= LINE_BYTES_MAX && !x->line.failed ? length : 0;
+    return sse_feed(&x->line, data, length, take_data, x) ? length : 0;
 }
 
 /* ---- requests --------------------------------------------------------------------------------- */
@@ -241,7 +225,7 @@ static size_t on_page(char *data, size_t size, size_t n, void *context)
 {
     struct buf *page = context;
     buf_append(page, data, size * n);
-    return page->len < LINE_BYTES_MAX ? size * n : 0;
+    return page->len < PAGE_BYTES_MAX ? size * n : 0;
 }
 
 /* The first model that the server lists. */

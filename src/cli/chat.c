@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/remote.h"
+
 #define TURNS_MAX 4096
 
 struct conversation {
@@ -102,6 +104,19 @@ static enum status ask(sluice_engine *engine, const struct chat_settings *settin
     enum status status = print_answer(engine, request, settings->quiet, answer, err);
     sigaction(SIGINT, &before, NULL);
     sluice_request_free(request);
+    return status;
+}
+
+/* The same through a server. */
+static enum status ask_server(const struct chat_settings *settings, const sluice_message *messages,
+                              size_t n, struct buf *answer, struct error *err)
+{
+    struct sigaction action = {.sa_handler = on_interrupt}, before;
+    sigemptyset(&action.sa_mask);
+    interrupted = 0;
+    sigaction(SIGINT, &action, &before);
+    enum status status = remote_answer(settings, messages, n, &interrupted, answer, err);
+    sigaction(SIGINT, &before, NULL);
     return status;
 }
 
@@ -298,7 +313,9 @@ static enum status turn(struct conversation *c, const char *text, struct error *
         options.messages = c->messages;
         options.n_messages = c->count;
     }
-    enum status status = ask(c->engine, &c->settings, &options, &reply, err);
+    enum status status = c->settings.url
+                             ? ask_server(&c->settings, c->messages, c->count, &reply, err)
+                             : ask(c->engine, &c->settings, &options, &reply, err);
     if (!c->settings.raw && status == STATUS_OK)
         add_turn(c, "assistant", reply.data ? reply.data : "");
     else if (!c->settings.raw)
@@ -329,9 +346,11 @@ enum status chat_loop(sluice_engine *engine, const struct chat_settings *setting
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, &before);
     sluice_model_info info;
-    sluice_engine_info(engine, &info);
-    printf("%s on %s (%s). /help for commands, Ctrl-D to leave.\n", info.name, info.backend,
-           info.device);
+    if (engine) {
+        sluice_engine_info(engine, &info);
+        printf("%s on %s (%s). ", info.name, info.backend, info.device);
+    }
+    printf("/help for commands, Ctrl-D to leave.\n");
     struct buf input = {0};
     while (read_input(edit, &input)) {
         if (input.len == 0)

@@ -9,6 +9,7 @@
 struct chat_settings {
     const char *system; /* NULL: none */
     bool raw, quiet;
+    const char *url; /* chat_loop() through the server there; the engine is NULL then */
     uint32_t max_tokens;
     sluice_thinking thinking;
     sluice_sampling sampling;

@@ -12,6 +12,8 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "bench/load.h"
+#include "cli/chat.h"
 #include "cli/cli.h"
 #include "server/server.h"
 
@@ -27,7 +29,7 @@ static struct {
     uint64_t kv_memory;
     sluice_sampling sampling;
     bool has_port, has_temperature, has_top_k, has_top_p, has_min_p;
-    bool strict, insecure, quiet, ollama;
+    bool strict, insecure, quiet, ollama, demo;
 } flags;
 
 static bool any_port; /* a busy port moves: only where nobody named one */
@@ -75,6 +77,8 @@ static const struct option options[] = {
     {"--top-p", NULL, "P", "likewise (1)", OPTION_FLOAT, &flags.sampling.top_p, &flags.has_top_p},
     {"--min-p", NULL, "P", "likewise (0)", OPTION_FLOAT, &flags.sampling.min_p, &flags.has_min_p},
     {"--quiet", "-q", NULL, "no line per request", OPTION_FLAG, &flags.quiet, NULL},
+    {"--demo", NULL, NULL, "show a call, measure 1 and 32 users, chat on a terminal, stop",
+     OPTION_FLAG, &flags.demo, NULL},
     OPTIONS_END,
 };
 
@@ -173,7 +177,9 @@ static enum status open_engine(const char *path, const char *chat_template, slui
         .backend = flags.backend,
         .n_threads = flags.n_threads,
         .n_context = flags.context,
-        .max_sequences = flags.sequences,
+        .max_sequences = flags.sequences ? flags.sequences
+                         : flags.demo    ? 32
+                                         : 0,
         .kv_memory = flags.kv_memory,
         .chat_template = chat_template,
         .progress = terminal_progress,
@@ -225,6 +231,58 @@ static void serve_until_signal(struct server *server, sigset_t *signals)
     server_drain(server, DRAIN_SECONDS);
 }
 
+/* ---- a first look ------------------------------------------------------------------------------ */
+
+static enum status measure(const char *url, struct error *err)
+{
+    struct load_config config = {
+        .url = url,
+        .users = {1, 32},
+        .n_levels = 2,
+        .brief = true,
+        .prompt_tokens = 30,
+        .max_tokens = 24,
+        .think_seconds = -1.0,
+        .seed = 1,
+        .api_key = flags.n_keys ? flags.keys[0] : NULL,
+        .progress = terminal_progress,
+    };
+    struct load_report *report = calloc(1, sizeof *report);
+    struct buf out = {0};
+    if (!report)
+        return error_set(err, STATUS_MEMORY, "out of memory for a report");
+    enum status status = load_run(&config, report, err);
+    if (status == STATUS_OK) {
+        load_print(report, &out);
+        printf("\n%s", out.data ? out.data : "");
+        fflush(stdout);
+    }
+    buf_release(&out);
+    load_report_release(report);
+    free(report);
+    return status;
+}
+
+/* What `make run` shows: that it answers, how fast, and on a terminal a chat through the server. */
+static enum status demonstrate(const struct http_address *address, sigset_t *signals,
+                               struct error *err)
+{
+    char url[300];
+    pthread_sigmask(SIG_UNBLOCK, signals, NULL);
+    snprintf(url, sizeof url, "http://%s", address->text);
+    printf("\ntry it:\n  curl %s/v1/chat/completions -d '{\"messages\": [{\"role\": \"user\", "
+           "\"content\": \"Hello\"}]}'\n\nmeasuring one and 32 users through HTTP ...\n",
+           url);
+    fflush(stdout);
+    enum status status = measure(url, err);
+    if (status != STATUS_OK || !isatty(STDIN_FILENO))
+        return status;
+    struct chat_settings settings = {
+        .url = url, .sampling = {.set = SLUICE_SET_TEMPERATURE, .temperature = 0.0f}};
+    printf("\nchatting through the server; ");
+    return chat_loop(NULL, &settings, err);
+}
+
 static void collect_defaults(void)
 {
     sluice_sampling *s = &flags.sampling;
@@ -263,9 +321,12 @@ static enum status serve(sluice_engine *engine, const char *name,
     if (status != STATUS_OK)
         return status;
     print_start(name, engine, addresses, n_addresses);
-    serve_until_signal(server, &signals);
+    if (flags.demo)
+        status = demonstrate(&addresses[0], &signals, err);
+    else
+        serve_until_signal(server, &signals);
     server_stop(server);
-    return STATUS_OK;
+    return status;
 }
 
 static enum status run(const struct arguments *arguments, struct error *err)
@@ -278,7 +339,7 @@ static enum status run(const struct arguments *arguments, struct error *err)
         status = demo_model_path(demo_path, sizeof demo_path, err);
     path = demo ? demo_path : path;
     collect_defaults();
-    log_set_level(flags.quiet ? LOG_WARN : LOG_INFO);
+    log_set_level(flags.quiet || flags.demo ? LOG_WARN : LOG_INFO);
     struct http_address addresses[HTTP_LISTENERS_MAX];
     size_t n_addresses = 0;
     struct buf chat_template = {0};

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "format/gguf.h"
+#include "format/repack.h"
 #include "format/weight_files.h"
 
 #define CONFIG_BYTES_MAX (16u << 20)
@@ -134,6 +135,11 @@ static enum status open_folder(struct checkpoint *c, const char *weights, struct
         status = read_config(c, "tokenizer_config.json", &c->tokenizer_config, err);
     if (status == STATUS_OK)
         status = open_weights(c, weights, err);
+    if (status == STATUS_OK) {
+        status = repack_weights(&c->weights, c->config, err);
+        if (status != STATUS_OK)
+            error_prefix(err, "%s", c->folder);
+    }
     return status;
 }
 

@@ -50,6 +50,7 @@ static enum tensor_type type_of(const char *dtype)
         {"BF16", TENSOR_BF16}, {"F8_E4M3", TENSOR_F8_E4M3}, {"F8_E5M2", TENSOR_F8_E5M2},
         {"I64", TENSOR_I64},   {"I32", TENSOR_I32},         {"I16", TENSOR_I16},
         {"I8", TENSOR_I8},     {"U8", TENSOR_U8},           {"BOOL", TENSOR_BOOL},
+        {"U16", TENSOR_U16},   {"U32", TENSOR_U32},         {"U64", TENSOR_U64},
     };
     for (size_t i = 0; dtype && i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i].name, dtype) == 0)

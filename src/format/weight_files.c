@@ -16,6 +16,13 @@
 #define INDEX_BYTES_MAX (64u << 20)
 #define PART_DIGITS     5
 
+struct owned_tensor {
+    struct owned_tensor *next;
+    struct tensor tensor;
+    void *memory; /* its data */
+    char name[];
+};
+
 /* ---- files and their tensors ------------------------------------------------------------------- */
 
 static enum status open_file(struct weight_files *files, const char *path, bool gguf,
@@ -74,6 +81,12 @@ void weight_files_close(struct weight_files *files)
         safetensors_free(files->files[i].safetensors);
         mapped_file_close(files->files[i].map);
     }
+    while (files->owned) {
+        struct owned_tensor *next = files->owned->next;
+        free(files->owned->memory);
+        free(files->owned);
+        files->owned = next;
+    }
     strmap_release(&files->by_name);
     free(files->tensors);
     free(files->files);
@@ -86,6 +99,60 @@ bool weight_files_damaged(const struct weight_files *files)
         if (mapped_file_damaged(files->files[i].map))
             return true;
     return false;
+}
+
+/* ---- tensors of our own ------------------------------------------------------------------------ */
+
+static const struct tensor **place_of(struct weight_files *files, const struct tensor *tensor)
+{
+    const int64_t *index = strmap_get(&files->by_name, tensor->name);
+    return index ? &files->tensors[*index] : NULL;
+}
+
+enum status weight_files_replace(struct weight_files *files, const struct tensor *old,
+                                 const char *name, const struct tensor *tensor, void *memory,
+                                 struct error *err)
+{
+    size_t length = strlen(name);
+    struct owned_tensor *owned = malloc(sizeof *owned + length + 1);
+    if (!owned) {
+        free(memory);
+        return error_set(err, STATUS_MEMORY, "out of memory for tensor %s", name);
+    }
+    *owned = (struct owned_tensor){.next = files->owned, .tensor = *tensor, .memory = memory};
+    memcpy(owned->name, name, length + 1);
+    owned->tensor.name = (struct str){owned->name, length};
+    owned->tensor.data = memory;
+    files->owned = owned;
+    *place_of(files, old) = &owned->tensor;
+    return STATUS_OK;
+}
+
+void weight_files_drop(struct weight_files *files, const struct tensor *tensor)
+{
+    *place_of(files, tensor) = NULL;
+}
+
+enum status weight_files_compact(struct weight_files *files, struct error *err)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < files->n_tensors; i++)
+        if (files->tensors[i])
+            files->tensors[n++] = files->tensors[i];
+    files->n_tensors = n;
+    strmap_release(&files->by_name);
+    if (!strmap_reserve(&files->by_name, n))
+        return error_set(err, STATUS_MEMORY, "out of memory for %zu tensors", n);
+    for (size_t i = 0; i < n; i++) {
+        const struct tensor *t = files->tensors[i];
+        bool existed = false;
+        if (!strmap_add(&files->by_name, t->name, (int64_t)i, &existed))
+            return error_set(err, STATUS_MEMORY, "out of memory for %zu tensors", n);
+        if (existed)
+            return error_set(err, STATUS_MODEL, "tensor %.*s is there as codes and as itself",
+                             STR_ARG(t->name));
+    }
+    return STATUS_OK;
 }
 
 enum status weight_files_open_safetensors(struct weight_files *files, const char *path,

@@ -23,6 +23,8 @@ struct mapped_file;
 struct safetensors;
 struct tensor;
 
+struct owned_tensor;
+
 struct weight_file {
     struct mapped_file *map;
     struct gguf *gguf; /* one of the two */
@@ -36,6 +38,7 @@ struct weight_files {
     const struct tensor **tensors; /* owned list; of all files, in their order */
     size_t n_tensors;
     struct strmap by_name;
+    struct owned_tensor *owned; /* of weight_files_replace() */
 };
 
 /* Each opens into a zeroed struct, which is to be closed also after an error. */
@@ -45,6 +48,14 @@ enum status weight_files_open_safetensors(struct weight_files *files, const char
 /* index: path of model.safetensors.index.json in `folder`. */
 enum status weight_files_open_index(struct weight_files *files, const char *folder,
                                     const char *index, struct error *err);
+/* Puts `tensor` (its name and data set here) in the place of `old`. Takes `memory`, its data, also on
+ * an error. Names are found anew only after weight_files_compact(). */
+enum status weight_files_replace(struct weight_files *files, const struct tensor *old,
+                                 const char *name, const struct tensor *tensor, void *memory,
+                                 struct error *err);
+/* Takes a tensor out of the list: its place is NULL until weight_files_compact(). */
+void weight_files_drop(struct weight_files *files, const struct tensor *tensor);
+enum status weight_files_compact(struct weight_files *files, struct error *err);
 void weight_files_close(struct weight_files *files);
 bool weight_files_damaged(const struct weight_files *files);
 

@@ -60,5 +60,8 @@ void decode_iq1_s(const void *blocks, float *values, size_t n);
 void decode_iq1_m(const void *blocks, float *values, size_t n);
 void decode_f8_e4m3(const void *blocks, float *values, size_t n);
 void decode_f8_e5m2(const void *blocks, float *values, size_t n);
+void decode_affine8(const void *blocks, float *values, size_t n);
+void decode_f8_e4m3_scaled(const void *blocks, float *values, size_t n);
+void decode_f8_e5m2_scaled(const void *blocks, float *values, size_t n);
 
 #endif

@@ -45,6 +45,12 @@ static const struct tensor_type_info types[TENSOR_TYPE_END] = {
     [TENSOR_BOOL] = {"BOOL", 1, 1, NULL, NULL, NULL},
     [TENSOR_F8_E4M3] = {"F8_E4M3", 1, 1, decode_f8_e4m3, NULL, NULL},
     [TENSOR_F8_E5M2] = {"F8_E5M2", 1, 1, decode_f8_e5m2, NULL, NULL},
+    [TENSOR_U16] = {"U16", 1, 2, NULL, NULL, NULL},
+    [TENSOR_U32] = {"U32", 1, 4, NULL, NULL, NULL},
+    [TENSOR_U64] = {"U64", 1, 8, NULL, NULL, NULL},
+    [TENSOR_AFFINE8] = {"AFFINE8", 32, 40, decode_affine8, NULL, NULL},
+    [TENSOR_F8_E4M3_SCALED] = {"F8_E4M3_SCALED", 32, 36, decode_f8_e4m3_scaled, NULL, NULL},
+    [TENSOR_F8_E5M2_SCALED] = {"F8_E5M2_SCALED", 32, 36, decode_f8_e5m2_scaled, NULL, NULL},
 };
 
 const struct tensor_type_info *tensor_type_info(uint32_t type)

@@ -58,7 +58,14 @@ enum tensor_type {
     TENSOR_BOOL = 65,
     TENSOR_F8_E4M3 = 66,
     TENSOR_F8_E5M2 = 67,
-    TENSOR_TYPE_END = 68
+    TENSOR_U16 = 68,
+    TENSOR_U32 = 69,
+    TENSOR_U64 = 70,
+    /* Ours alone, for what folders store in pieces (format/repack.h): 32 values each. */
+    TENSOR_AFFINE8 = 71,
+    TENSOR_F8_E4M3_SCALED = 72,
+    TENSOR_F8_E5M2_SCALED = 73,
+    TENSOR_TYPE_END = 74
 };
 
 struct tensor_type_info {

@@ -237,10 +237,11 @@ static const enum tensor_type weight_types[] = {TENSOR_F32,  TENSOR_F16,  TENSOR
 
 /* The rest of what quant/ decodes: fewer shapes. */
 static const enum tensor_type rare_types[] = {
-    TENSOR_Q4_1,  TENSOR_Q5_0,    TENSOR_Q5_1,    TENSOR_Q2_K,   TENSOR_Q3_K,  TENSOR_Q5_K,
-    TENSOR_IQ1_S, TENSOR_IQ1_M,   TENSOR_IQ2_XXS, TENSOR_IQ2_XS, TENSOR_IQ2_S, TENSOR_IQ3_XXS,
-    TENSOR_IQ3_S, TENSOR_IQ4_NL,  TENSOR_IQ4_XS,  TENSOR_TQ1_0,  TENSOR_TQ2_0, TENSOR_MXFP4,
-    TENSOR_NVFP4, TENSOR_F8_E4M3, TENSOR_F8_E5M2};
+    TENSOR_Q4_1,    TENSOR_Q5_0,    TENSOR_Q5_1,           TENSOR_Q2_K,          TENSOR_Q3_K,
+    TENSOR_Q5_K,    TENSOR_IQ1_S,   TENSOR_IQ1_M,          TENSOR_IQ2_XXS,       TENSOR_IQ2_XS,
+    TENSOR_IQ2_S,   TENSOR_IQ3_XXS, TENSOR_IQ3_S,          TENSOR_IQ4_NL,        TENSOR_IQ4_XS,
+    TENSOR_TQ1_0,   TENSOR_TQ2_0,   TENSOR_MXFP4,          TENSOR_NVFP4,         TENSOR_F8_E4M3,
+    TENSOR_F8_E5M2, TENSOR_AFFINE8, TENSOR_F8_E4M3_SCALED, TENSOR_F8_E5M2_SCALED};
 #define N_RARE_TYPES (sizeof rare_types / sizeof *rare_types)
 
 /* Smallest multiple of the type's block that is at least n. */
@@ -277,8 +278,10 @@ static void embed_cases(struct runner *r)
         embed_case(r, weight_types[i], 1, INPUT_TOKENS);
         embed_case(r, weight_types[i], 77, INPUT_EMBEDDINGS);
     }
+    uint64_t seed = r->seed; /* cases that follow draw the same numbers with and without these */
     for (size_t i = 0; i < N_RARE_TYPES && r->config->all_types; i++)
         embed_case(r, rare_types[i], 300, INPUT_TOKENS);
+    r->seed = seed;
     end_op(r);
 }
 
@@ -507,9 +510,11 @@ static void linear_cases(struct runner *r)
     for (size_t t = 0; t < N_WEIGHT_TYPES; t++)
         for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
             linear_case(r, weight_types[t], &shapes[i]);
+    uint64_t seed = r->seed;
     for (size_t t = 0; t < N_RARE_TYPES && r->config->all_types; t++)
         for (size_t i = 2; i < 5; i++)
             linear_case(r, rare_types[t], &shapes[i]);
+    r->seed = seed;
     end_op(r);
 }
 

@@ -82,7 +82,14 @@ static void other_block(struct kit *kit, enum tensor_type type, float size, uint
             values[i] = kit_uniform(kit) * size;
         tensor_type_encode(type, values, NULL, block, info->block_elements);
     } else if (type == TENSOR_F8_E4M3 || type == TENSOR_F8_E5M2) {
-        block[0] &= 0xbf; /* below 2 */
+        block[0] &= 0xbf;                /* below 2 */
+    } else if (type >= TENSOR_AFFINE8) { /* float32 scales; small codes under FP8's */
+        float scale = size / 256.0f, minimum = -size / 2.0f;
+        memcpy(block, &scale, sizeof scale);
+        if (type == TENSOR_AFFINE8)
+            memcpy(block + 4, &minimum, sizeof minimum);
+        for (uint32_t i = 4; i < info->block_bytes && type != TENSOR_AFFINE8; i++)
+            block[i] &= 0xbf;
     } else if (type == TENSOR_NVFP4) {
         for (int i = 0; i < 4; i++)
             block[i] = (uint8_t)(0x10 | (block[i] & 15)); /* 2^-5 and more */

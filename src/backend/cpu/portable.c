@@ -215,6 +215,9 @@ DECODE_ANY(mxfp4, TENSOR_MXFP4)
 DECODE_ANY(nvfp4, TENSOR_NVFP4)
 DECODE_ANY(f8_e4m3, TENSOR_F8_E4M3)
 DECODE_ANY(f8_e5m2, TENSOR_F8_E5M2)
+DECODE_ANY(affine8, TENSOR_AFFINE8)
+DECODE_ANY(f8_e4m3_scaled, TENSOR_F8_E4M3_SCALED)
+DECODE_ANY(f8_e5m2_scaled, TENSOR_F8_E5M2_SCALED)
 
 /* ---- dot products ------------------------------------------------------------------------------ */
 
@@ -358,6 +361,9 @@ WEIGHT_KERNEL(mxfp4)
 WEIGHT_KERNEL(nvfp4)
 WEIGHT_KERNEL(f8_e4m3)
 WEIGHT_KERNEL(f8_e5m2)
+WEIGHT_KERNEL(affine8)
+WEIGHT_KERNEL(f8_e4m3_scaled)
+WEIGHT_KERNEL(f8_e5m2_scaled)
 
 /* ---- keys and values --------------------------------------------------------------------------- */
 
@@ -461,6 +467,11 @@ static const struct weight_kernel weight_kernels[] = {
     {"portable nvfp4 x f32", TENSOR_NVFP4, dots_nvfp4, row_nvfp4},
     {"portable f8_e4m3 x f32", TENSOR_F8_E4M3, dots_f8_e4m3, row_f8_e4m3},
     {"portable f8_e5m2 x f32", TENSOR_F8_E5M2, dots_f8_e5m2, row_f8_e5m2},
+    {"portable affine8 x f32", TENSOR_AFFINE8, dots_affine8, row_affine8},
+    {"portable f8_e4m3_scaled x f32", TENSOR_F8_E4M3_SCALED, dots_f8_e4m3_scaled,
+     row_f8_e4m3_scaled},
+    {"portable f8_e5m2_scaled x f32", TENSOR_F8_E5M2_SCALED, dots_f8_e5m2_scaled,
+     row_f8_e5m2_scaled},
 };
 
 static const struct kv_kernel kv_kernels[] = {

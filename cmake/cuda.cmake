@@ -111,7 +111,7 @@ foreach(library jansson pcre2-8 utf8proc xxhash)
     list(APPEND cuda_static ${SLUICE_STATIC_${library}})
 endforeach()
 
-set(cuda_test_modules model format text backend program sample quant base)
+set(cuda_test_modules model format text backend hw program sample quant base)
 set(cuda_test_archives "")
 foreach(module IN LISTS cuda_test_modules)
     list(APPEND cuda_test_archives $<TARGET_FILE:sluice_${module}>)

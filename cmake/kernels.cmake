@@ -7,7 +7,8 @@ if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug" AND NOT SLUICE_SANITIZE)
 endif()
 
 # Files that hold tables of what each instruction set offers.
-set(SLUICE_DISPATCHERS src/hw/peak.c src/backend/cpu/kernels.c)
+set(SLUICE_DISPATCHERS src/hw/peak.c src/backend/cpu/kernels.c
+    src/backend/cpu/float_kernels.c)
 
 # sluice_isa(NAME FLAGS FILES...): compiles the files for an instruction set where the compiler and
 # the processor family know it, and tells the dispatchers by SLUICE_HAVE_NAME.
@@ -28,11 +29,15 @@ endfunction()
 set(optimise "")
 if(NOT CMAKE_BUILD_TYPE STREQUAL "Debug" AND NOT SLUICE_SANITIZE)
     set(optimise ";-O3")
+    set_source_files_properties(src/backend/cpu/float_portable.c PROPERTIES COMPILE_OPTIONS "-O3")
 endif()
 
 sluice_isa(AVX2 "-mavx2;-mfma;-mf16c" src/hw/peak_avx2.c)
 sluice_isa(AVX2 "-mavx2;-mfma;-mf16c${optimise}" src/backend/cpu/x86_avx2.c
-    src/backend/cpu/x86_avx2_256.c src/backend/cpu/x86_avx2_32.c src/backend/cpu/x86_avx2_float.c)
+    src/backend/cpu/x86_avx2_256.c src/backend/cpu/x86_avx2_32.c src/backend/cpu/x86_avx2_float.c
+    src/backend/cpu/float_avx2.c)
+sluice_isa(AVX512 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq${optimise}"
+    src/backend/cpu/float_avx512.c)
 sluice_isa(AVXVNNI "-mavx2;-mavxvnni" src/hw/peak_avxvnni.c)
 sluice_isa(AVX512 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16"
     src/hw/peak_avx512.c)

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KIT_CONTEXT 256
+#define KIT_CONTEXT 768
 
 /* splitmix64 (Steele, Lea, Flood 2014) */
 static uint64_t mix(uint64_t x)

@@ -29,6 +29,7 @@ static enum status cpu_open(const struct backend_config *config, struct backend 
     backend->base.api = &cpu_backend_api;
     backend->config = *config;
     backend->quantise = kernel_for_activations();
+    backend->floats = float_kernels_best();
     backend->n_threads = config->n_threads ? config->n_threads : usable_cores();
     enum status status = thread_pool_create(backend->n_threads, NULL, &backend->pool, err);
     if (status != STATUS_OK) {
@@ -51,6 +52,7 @@ static void cpu_close(struct backend *base)
     free(backend->tables);
     free(backend->history);
     free(backend->scratch);
+    free(backend->parts);
     free(backend);
 }
 
@@ -85,6 +87,25 @@ static bool allocate_pages(struct cpu_backend *backend, const struct layout *lay
     return true;
 }
 
+/* Room for attention of one row of the longest sequence, cut into blocks for all threads. */
+static size_t part_words(const struct cpu_backend *backend)
+{
+    size_t most = 0;
+    for (const struct loaded_program *p = backend->programs; p; p = p->next)
+        for (uint32_t i = 0; i < p->program->n_ops; i++) {
+            const struct op *op = &p->program->ops[i];
+            if (op->kind != OP_ATTENTION)
+                continue;
+            const struct group_layout *g = &backend->layout.groups[op->u.attention.group];
+            if (g->kind != GROUP_KV)
+                continue;
+            size_t words = attention_part_words(p->program, &op->u.attention,
+                                                g->max_pages * g->tokens_per_page);
+            most = words > most ? words : most;
+        }
+    return backend->n_threads > 1 ? most : 0;
+}
+
 static enum status cpu_allocate(struct backend *base, const struct layout *layout,
                                 uint32_t history_capacity, const struct sample_limits *sampling,
                                 struct error *err)
@@ -92,10 +113,11 @@ static enum status cpu_allocate(struct backend *base, const struct layout *layou
     struct cpu_backend *backend = (struct cpu_backend *)base;
     if (backend->allocated)
         return error_set(err, STATUS_INTERNAL, "allocate() is called twice");
-    backend->kv = kernel_for_kv(layout->kv_type);
+    backend->kv = float_kernels_format(backend->floats, (enum tensor_type)layout->kv_type);
     if (!backend->kv)
         return error_set(err, STATUS_UNSUPPORTED,
-                         "the cpu backend has no keys and values of type %s (f32, f16, bf16)",
+                         "the cpu backend keeps no keys and values of type %s, but f32, f16, bf16 "
+                         "and q8_0",
                          tensor_type_name(layout->kv_type));
     backend->allocated = true;
     backend->layout = *layout;
@@ -106,8 +128,10 @@ static enum status cpu_allocate(struct backend *base, const struct layout *layou
         cpu_memory((uint64_t)layout->n_slots * history_capacity, sizeof *backend->history);
     backend->scratch =
         cpu_memory((uint64_t)backend->n_threads * backend->scratch_words, sizeof(float));
-    if (!allocate_pages(backend, layout) || !backend->tables || !backend->history ||
-        !backend->scratch)
+    backend->part_words = part_words(backend);
+    backend->parts = cpu_memory(backend->part_words, sizeof(float));
+    if (!allocate_pages(backend, layout) || !backend->parts || !backend->tables ||
+        !backend->history || !backend->scratch)
         return error_set(err, STATUS_MEMORY, "out of memory for %u KV pages of %llu bytes",
                          layout->n_pages, (unsigned long long)layout->page_bytes);
     for (uint64_t i = 0; i < entries; i++)
@@ -330,15 +354,16 @@ static enum status cpu_profile(struct backend *base, struct loaded_program *prog
 
 static void cpu_describe_kernels(struct buf *out)
 {
+    const struct float_kernels *floats = float_kernels_best();
     for (uint32_t type = 0; type < TENSOR_TYPE_END; type++) {
         const struct weight_kernel *weights = kernel_for_weights((enum tensor_type)type);
-        const struct kv_kernel *kv = kernel_for_kv((enum tensor_type)type);
         if (weights)
             buf_printf(out, "  %-16s %-8s %s\n", "weights", tensor_type_name(type), weights->name);
-        if (kv)
-            buf_printf(out, "  %-16s %-8s %s\n", "keys and values", tensor_type_name(type),
-                       kv->name);
     }
+    for (uint32_t i = 0; i < floats->n_formats; i++)
+        buf_printf(out, "  %-16s %-8s %s\n", "keys and values",
+                   tensor_type_name(floats->formats[i].type), floats->formats[i].name);
+    buf_printf(out, "  %-16s %-8s %s\n", "everything else", "F32", floats->name);
 }
 
 const struct backend_api cpu_backend_api = {

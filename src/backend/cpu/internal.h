@@ -10,6 +10,7 @@
 #define SLUICE_BACKEND_CPU_INTERNAL_H
 
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/float_kernels.h"
 #include "backend/cpu/kernels.h"
 #include "base/threads.h"
 
@@ -38,7 +39,7 @@ struct result_bank {
 /* Rotation factors of one step's rows: layers that turn alike share a table. */
 struct rope_table {
     const struct op_rope_kv *op; /* the first operation that uses it: frequencies, sections, ... */
-    float *turns;                /* owned, [max_rows][rope_dims / 2] pairs (cos, sin) */
+    float *turns;                /* owned, [max_rows][2][rope_dims / 2]: cosines, then sines */
 };
 
 /* What load() computed for one operation. */
@@ -86,11 +87,14 @@ struct cpu_backend {
     struct loaded_program *programs;
     bool allocated;
     struct layout layout;
-    const struct kv_kernel *kv; /* NULL until allocated */
-    void *pages_memory;         /* owned; `pages` lies within, aligned */
-    uint8_t *pages;             /* [n_pages, page_bytes] */
-    uint32_t *tables;           /* owned, [n_slots, slot_pages] */
-    int32_t *history;           /* owned, [n_slots, history_capacity] */
+    const struct float_kernels *floats;
+    const struct kv_format *kv; /* NULL until allocated */
+    float *parts;               /* owned, [part_words]: attention of few tiles, block by block */
+    size_t part_words;
+    void *pages_memory; /* owned; `pages` lies within, aligned */
+    uint8_t *pages;     /* [n_pages, page_bytes] */
+    uint32_t *tables;   /* owned, [n_slots, slot_pages] */
+    int32_t *history;   /* owned, [n_slots, history_capacity] */
     uint32_t history_capacity;
     struct sample_limits sampling;
     struct sample_bank samples[RESULT_BANKS];
@@ -218,6 +222,9 @@ void cpu_logits(const struct worker *w, const struct op_logits *op, uint32_t qua
 size_t experts_scratch_words(const struct program *program, const struct op_experts *op,
                              const struct step_limits *limits);
 size_t attention_scratch_words(const struct program *program, const struct op_attention *op);
+/* Words of parts that one row of a sequence of `context` positions needs. */
+size_t attention_part_words(const struct program *program, const struct op_attention *op,
+                            uint32_t context);
 size_t latent_scratch_words(const struct program *program, const struct op_attention *op);
 size_t delta_scratch_words(const struct op_delta *op);
 size_t heads_scratch_words(const struct op_heads *op);

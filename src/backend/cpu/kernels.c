@@ -33,15 +33,6 @@ const struct weight_kernel *kernel_for_weights(enum tensor_type type)
     return NULL;
 }
 
-const struct kv_kernel *kernel_for_kv(enum tensor_type type)
-{
-    for (size_t s = 0; s < N_SETS; s++)
-        for (uint32_t i = 0; i < sets[s]->n_kv && usable(s); i++)
-            if (sets[s]->kv[i].type == type)
-                return &sets[s]->kv[i];
-    return NULL;
-}
-
 const struct packed_kernel *kernel_for_packed(enum tensor_type type)
 {
     for (size_t s = 0; s < N_SETS; s++)

@@ -7,8 +7,7 @@
  * against the portable twin and ref/, and nothing else changes.
  *
  * The promise that every kernel keeps: an output element is a reduction whose order depends on
- * n_cols (or on the head dimension and position) only, never on how many rows, columns or tokens
- * one call covers. Kernels are pure functions; any thread.
+ * n_cols only, never on how many rows or columns one call covers. Kernels are pure functions; any thread.
  */
 #ifndef SLUICE_BACKEND_CPU_KERNELS_H
 #define SLUICE_BACKEND_CPU_KERNELS_H
@@ -54,23 +53,10 @@ struct packed_kernel {
     void (*dots)(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows, float *out);
 };
 
-/* Keys and values of one head in a page: n tokens of dim elements, contiguous. */
-struct kv_kernel {
-    const char *name; /* "portable f16 keys and values" */
-    enum tensor_type type;
-    void (*encode)(const float *values, void *out, uint32_t dim);
-    /* out[t] = q . keys[t] */
-    void (*scores)(const float *q, const void *keys, uint32_t n, uint32_t dim, float *out);
-    /* sum[i] += weights[t] * values[t][i], t ascending */
-    void (*mix)(const float *weights, const void *values, uint32_t n, uint32_t dim, float *sum);
-};
-
 struct kernel_set {
     const char *name; /* "portable" */
     const struct weight_kernel *weights;
     uint32_t n_weights;
-    const struct kv_kernel *kv;
-    uint32_t n_kv;
     const struct packed_kernel *packed;
     uint32_t n_packed;
     /* One block of activations: act_quantise_scalar(), faster; NULL in sets without packed kernels. */
@@ -89,7 +75,6 @@ act_quantise avx2_quantise;
 
 /* Best kernel on this machine; NULL where no set has the type. */
 const struct weight_kernel *kernel_for_weights(enum tensor_type type);
-const struct kv_kernel *kernel_for_kv(enum tensor_type type);
 /* For a packed matrix; NULL where this machine computes on the rows as they are in the file. */
 const struct packed_kernel *kernel_for_packed(enum tensor_type type);
 /* The fastest act_quantise_scalar() here. */

@@ -302,7 +302,12 @@ void cpu_describe(struct backend *base, struct loaded_program *program, uint32_t
         break;
     case OP_ROPE_KV:
     case OP_ATTENTION:
-        buf_append_cstr(out, backend->kv ? backend->kv->name : "portable keys and values");
+        buf_append_cstr(out, backend->kv ? backend->kv->name : backend->floats->name);
+        break;
+    case OP_NORM:
+    case OP_ADD:
+    case OP_MUL:
+        buf_append_cstr(out, backend->floats->name);
         break;
     default:
         buf_append_cstr(out, "portable f32");

@@ -365,76 +365,6 @@ WEIGHT_KERNEL(affine8)
 WEIGHT_KERNEL(f8_e4m3_scaled)
 WEIGHT_KERNEL(f8_e5m2_scaled)
 
-/* ---- keys and values --------------------------------------------------------------------------- */
-
-INLINE void kv_scores(decode_tile *decode, uint32_t element, const float *q, const void *keys,
-                      uint32_t n, uint32_t dim, float *out)
-{
-    float tile[TILE] __attribute__((aligned(64)));
-    const uint8_t *key = keys;
-    for (uint32_t t = 0; t < n; t++, key += (size_t)dim * element) {
-        float lanes[LANES] __attribute__((aligned(64))) = {0};
-        for (uint32_t at = 0; at < dim; at += TILE) {
-            uint32_t part = dim - at < TILE ? dim - at : TILE;
-            dot_tile(decode(key, at, part, tile), q + at, part, lanes);
-        }
-        out[t] = sum_lanes(lanes);
-    }
-}
-
-INLINE void kv_mix(decode_tile *decode, uint32_t element, const float *weights, const void *values,
-                   uint32_t n, uint32_t dim, float *sum)
-{
-    float tile[TILE] __attribute__((aligned(64)));
-    const uint8_t *value = values;
-    for (uint32_t t = 0; t < n; t++, value += (size_t)dim * element) {
-        for (uint32_t at = 0; at < dim; at += TILE) {
-            uint32_t part = dim - at < TILE ? dim - at : TILE;
-            const float *v = decode(value, at, part, tile);
-            float *to = sum + at;
-            for (uint32_t i = 0; i < part; i++)
-                to[i] += weights[t] * v[i];
-        }
-    }
-}
-
-static void encode_f32(const float *values, void *out, uint32_t dim)
-{
-    memcpy(out, values, dim * sizeof *values);
-}
-
-static void encode_f16(const float *values, void *out, uint32_t dim)
-{
-    for (uint32_t i = 0; i < dim; i++) {
-        uint16_t h = f32_to_f16(values[i]);
-        memcpy((uint8_t *)out + i * sizeof h, &h, sizeof h);
-    }
-}
-
-static void encode_bf16(const float *values, void *out, uint32_t dim)
-{
-    for (uint32_t i = 0; i < dim; i++) {
-        uint16_t h = f32_to_bf16(values[i]);
-        memcpy((uint8_t *)out + i * sizeof h, &h, sizeof h);
-    }
-}
-
-#define KV_KERNEL(type, element)                                                                   \
-    static void scores_##type(const float *q, const void *keys, uint32_t n, uint32_t dim,          \
-                              float *out)                                                          \
-    {                                                                                              \
-        kv_scores(decode_##type, element, q, keys, n, dim, out);                                   \
-    }                                                                                              \
-    static void mix_##type(const float *weights, const void *values, uint32_t n, uint32_t dim,     \
-                           float *sum)                                                             \
-    {                                                                                              \
-        kv_mix(decode_##type, element, weights, values, n, dim, sum);                              \
-    }
-
-KV_KERNEL(f32, 4)
-KV_KERNEL(f16, 2)
-KV_KERNEL(bf16, 2)
-
 /* ---- tables ------------------------------------------------------------------------------------ */
 
 static const struct weight_kernel weight_kernels[] = {
@@ -474,16 +404,8 @@ static const struct weight_kernel weight_kernels[] = {
      row_f8_e5m2_scaled},
 };
 
-static const struct kv_kernel kv_kernels[] = {
-    {"portable f32 keys and values", TENSOR_F32, encode_f32, scores_f32, mix_f32},
-    {"portable f16 keys and values", TENSOR_F16, encode_f16, scores_f16, mix_f16},
-    {"portable bf16 keys and values", TENSOR_BF16, encode_bf16, scores_bf16, mix_bf16},
-};
-
 const struct kernel_set kernel_set_portable = {
     .name = "portable",
     .weights = weight_kernels,
     .n_weights = sizeof weight_kernels / sizeof *weight_kernels,
-    .kv = kv_kernels,
-    .n_kv = sizeof kv_kernels / sizeof *kv_kernels,
 };

@@ -7,8 +7,6 @@
 
 #include "backend/cpu/internal.h"
 
-#define LANES 16
-
 float *run_row(const struct cpu_run *run, struct view view, uint32_t row)
 {
     const struct loaded_program *program = run->program;
@@ -108,51 +106,6 @@ void cpu_position(const struct worker *w, const struct op_position *op)
     }
 }
 
-/* Sixteen partial sums in a fixed order: the bits depend on n alone. */
-static float sum_of(const float *x, uint32_t n)
-{
-    float lanes[LANES] = {0};
-    uint32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (uint32_t l = 0; l < LANES; l++)
-            lanes[l] += x[i + l];
-    for (uint32_t l = 0; i < n; i++, l++)
-        lanes[l] += x[i];
-    for (uint32_t half = LANES / 2; half; half /= 2)
-        for (uint32_t l = 0; l < half; l++)
-            lanes[l] += lanes[l + half];
-    return lanes[0];
-}
-
-static float sum_of_squares(const float *x, float mean, uint32_t n)
-{
-    float lanes[LANES] = {0};
-    uint32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (uint32_t l = 0; l < LANES; l++)
-            lanes[l] += (x[i + l] - mean) * (x[i + l] - mean);
-    for (uint32_t l = 0; i < n; i++, l++)
-        lanes[l] += (x[i] - mean) * (x[i] - mean);
-    for (uint32_t half = LANES / 2; half; half /= 2)
-        for (uint32_t l = 0; l < half; l++)
-            lanes[l] += lanes[l + half];
-    return lanes[0];
-}
-
-static void norm_group(const struct op_norm *op, const float *in, float *out, const float *weight,
-                       const float *bias)
-{
-    uint32_t n = op->group;
-    float mean = op->kind == NORM_LAYER ? sum_of(in, n) / (float)n : 0.0f;
-    float scale = 1.0f / sqrtf(sum_of_squares(in, mean, n) / (float)n + op->eps);
-    for (uint32_t i = 0; i < n; i++) {
-        float value = (in[i] - mean) * scale;
-        if (weight)
-            value *= weight[i] + op->weight_offset;
-        out[i] = bias ? value + bias[i] : value;
-    }
-}
-
 void cpu_norm(const struct worker *w, const struct op_norm *op)
 {
     const struct cpu_run *run = w->run;
@@ -164,8 +117,9 @@ void cpu_norm(const struct worker *w, const struct op_norm *op)
     struct share share = worker_share(w, (uint64_t)run_rows(run, op->in) * groups);
     for (uint64_t i = share.begin; i < share.end; i++) {
         uint32_t row = (uint32_t)(i / groups), at = (uint32_t)(i % groups) * op->group;
-        norm_group(op, run_row(run, op->in, row) + at, run_row(run, op->out, row) + at,
-                   whole_weight ? weight + at : weight, whole_bias ? bias + at : bias);
+        run->backend->floats->norm(op, run_row(run, op->in, row) + at,
+                                   whole_weight ? weight + at : weight,
+                                   whole_bias ? bias + at : bias, run_row(run, op->out, row) + at);
     }
 }
 
@@ -187,6 +141,14 @@ static float xielu(const float p[4], float x)
     return p[1] * (expm1f(x < p[3] ? x : p[3]) - x) + p[2] * x;
 }
 
+static void activate_run(const struct cpu_run *run, enum activation act, const float *in,
+                         uint32_t n, float *out)
+{
+    if (out != in)
+        memcpy(out, in, n * sizeof *out);
+    run->backend->floats->activate(act, out, n);
+}
+
 void cpu_activation(const struct worker *w, const struct op_activate *op)
 {
     const struct cpu_run *run = w->run;
@@ -200,8 +162,7 @@ void cpu_activation(const struct worker *w, const struct op_activate *op)
             for (uint32_t i = 0; i < n; i++)
                 out[i] = xielu(op->parameters, in[i]);
         else
-            for (uint32_t i = 0; i < n; i++)
-                out[i] = activate(op->act, in[i]);
+            activate_run(run, op->act, in, n, out);
     }
 }
 
@@ -215,8 +176,7 @@ void cpu_add(const struct worker *w, const struct op_add *op)
         const float *a = run_row(run, op->a, row) + column;
         const float *b = run_row(run, op->b, row) + column;
         float *out = run_row(run, op->out, row) + column;
-        for (uint32_t i = 0; i < n; i++)
-            out[i] = a[i] + b[i] * op->scale;
+        run->backend->floats->add(a, b, op->scale, n, out);
     }
 }
 
@@ -231,8 +191,7 @@ void cpu_mul(const struct worker *w, const struct op_mul *op)
         const float *b = run_row(run, op->b, row) + column;
         float *out = run_row(run, op->out, row) + column;
         if (each == 1)
-            for (uint32_t i = 0; i < n; i++)
-                out[i] = activate(op->act, a[column + i]) * b[i];
+            run->backend->floats->gate(op->act, a + column, b, n, out);
         else
             for (uint32_t i = 0; i < n; i++)
                 out[i] = activate(op->act, a[(column + i) / each]) * b[i];

@@ -1,14 +1,5 @@
 /*
- * Operations that look along a sequence: rotation and append, attention, convolution.
- *
- * Attention works on (row, head) pairs. One pair is a single pass over its visible positions in
- * ascending order, in tiles of POSITIONS counted from the first visible one, with an online softmax:
- *
- *     most = running maximum   total = sum of exp(score - most)   sum[] = the same, times values
- *
- * When a tile raises the maximum, total and sum are scaled down once. All of it depends on the row's
- * own position and history only, so chunking and company cannot show. Keys and values are read in
- * their pages, one run of tokens per page and tile.
+ * Operations that look along a sequence, but for attention: rotation and append, convolution.
  */
 #include <math.h>
 #include <string.h>
@@ -41,22 +32,9 @@ void cpu_rope_turns(const struct worker *w, const struct rope_table *table)
         for (uint32_t i = 0; i < half; i++) {
             int32_t position = step_positions(w->run->step, pair_axis(op, i))[row];
             double angle = (double)position * (double)freqs[i];
-            turn[2 * i] = (float)cos(angle) * op->magnitude;
-            turn[2 * i + 1] = (float)sin(angle) * op->magnitude;
+            turn[i] = (float)cos(angle) * op->magnitude;
+            turn[half + i] = (float)sin(angle) * op->magnitude;
         }
-    }
-}
-
-static void rotate(const struct op_rope_kv *op, const float *turn, float *head)
-{
-    uint32_t half = op->rope_dims / 2;
-    uint32_t second = op->style == ROPE_HALVES ? half : 1;
-    uint32_t stride = op->style == ROPE_HALVES ? 1 : 2;
-    for (uint32_t i = 0; i < half; i++) {
-        float c = turn[2 * i], s = turn[2 * i + 1];
-        float x = head[i * stride], y = head[i * stride + second];
-        head[i * stride] = x * c - y * s;
-        head[i * stride + second] = x * s + y * c;
     }
 }
 
@@ -70,10 +48,17 @@ static void append(const struct cpu_run *run, const struct op_rope_kv *op, uint3
     uint32_t position = step_row_position(run->step, row);
     uint8_t *page = run_page(run, slot, op->group, position / g->tokens_per_page);
     uint32_t t = position % g->tokens_per_page;
-    backend->kv->encode(run_row(run, op->k, row) + (size_t)head * group->k_head_dim,
-                        page + layout_k_offset(g, op->layer, head, t), group->k_head_dim);
-    backend->kv->encode(run_row(run, op->v, row) + (size_t)head * group->v_head_dim,
-                        page + layout_v_offset(g, op->layer, head, t), group->v_head_dim);
+    const float *key = run_row(run, op->k, row) + (size_t)head * group->k_head_dim;
+    if (group->kind == GROUP_LATENT) { /* latent.c reads its keys row by row */
+        backend->kv->append_value(key, page + layout_k_offset(g, op->layer, head, t),
+                                  group->k_head_dim);
+    } else {
+        uint32_t width = g->tokens_per_page < KEY_GROUP ? g->tokens_per_page : KEY_GROUP;
+        backend->kv->append_key(key, page + layout_k_offset(g, op->layer, head, t - t % width),
+                                width, t % width, group->k_head_dim);
+    }
+    backend->kv->append_value(run_row(run, op->v, row) + (size_t)head * group->v_head_dim,
+                              page + layout_v_offset(g, op->layer, head, t), group->v_head_dim);
 }
 
 void cpu_rope_kv(const struct worker *w, const struct op_rope_kv *op,
@@ -91,141 +76,16 @@ void cpu_rope_kv(const struct worker *w, const struct op_rope_kv *op,
         const float *turn = table ? table->turns + (size_t)row * op->rope_dims : NULL;
         if (head < op->n_heads) {
             if (turn)
-                rotate(op, turn, run_row(run, op->q, row) + (size_t)head * q_dim);
+                run->backend->floats->rotate(op->style, op->rope_dims, turn,
+                                             run_row(run, op->q, row) + (size_t)head * q_dim);
             continue;
         }
         head -= op->n_heads;
         if (turn)
-            rotate(op, turn, run_row(run, op->k, row) + (size_t)head * group->k_head_dim);
+            run->backend->floats->rotate(op->style, op->rope_dims, turn,
+                                         run_row(run, op->k, row) +
+                                             (size_t)head * group->k_head_dim);
         append(run, op, row, head);
-    }
-}
-
-/* ---- attention --------------------------------------------------------------------------------- */
-
-#define POSITIONS 32
-
-struct attend {
-    const struct cpu_run *run;
-    const struct op_attention *op;
-    const struct group_layout *layout;
-    uint32_t slot, kv_head;
-    uint32_t k_dim, v_dim;
-    const float *q;
-    float *sum; /* [v_dim] */
-    float most, total;
-};
-
-/* Scores of positions [begin, begin + n), n <= POSITIONS. */
-static void tile_scores(const struct attend *a, uint32_t begin, uint32_t n, float *scores)
-{
-    const struct op_attention *op = a->op;
-    uint32_t per_page = a->layout->tokens_per_page;
-    for (uint32_t at = 0; at < n;) {
-        uint32_t t = (begin + at) % per_page;
-        uint32_t in_page = per_page - t < n - at ? per_page - t : n - at;
-        const uint8_t *page = run_page(a->run, a->slot, op->group, (begin + at) / per_page);
-        a->run->backend->kv->scores(a->q,
-                                    page + layout_k_offset(a->layout, op->layer, a->kv_head, t),
-                                    in_page, a->k_dim, scores + at);
-        at += in_page;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        scores[i] *= op->scale;
-        if (op->softcap != 0.0f)
-            scores[i] = op->softcap * tanhf(scores[i] / op->softcap);
-    }
-}
-
-static void tile_mix(const struct attend *a, uint32_t begin, uint32_t n, const float *weights)
-{
-    uint32_t per_page = a->layout->tokens_per_page;
-    for (uint32_t at = 0; at < n;) {
-        uint32_t t = (begin + at) % per_page;
-        uint32_t in_page = per_page - t < n - at ? per_page - t : n - at;
-        const uint8_t *page = run_page(a->run, a->slot, a->op->group, (begin + at) / per_page);
-        a->run->backend->kv->mix(weights + at,
-                                 page + layout_v_offset(a->layout, a->op->layer, a->kv_head, t),
-                                 in_page, a->v_dim, a->sum);
-        at += in_page;
-    }
-}
-
-static void attend_tile(struct attend *a, uint32_t begin, uint32_t n)
-{
-    float scores[POSITIONS];
-    tile_scores(a, begin, n, scores);
-    float most = a->most;
-    for (uint32_t i = 0; i < n; i++)
-        most = scores[i] > most ? scores[i] : most;
-    if (most > a->most) {
-        float shrink = expf(a->most - most); /* 0 at the first tile: most was -infinity */
-        a->total *= shrink;
-        for (uint32_t i = 0; i < a->v_dim; i++)
-            a->sum[i] *= shrink;
-        a->most = most;
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        scores[i] = expf(scores[i] - most);
-        a->total += scores[i];
-    }
-    tile_mix(a, begin, n, scores);
-}
-
-/* Visible positions of a row: [*begin, *end). */
-static void visible(const struct cpu_run *run, const struct op_attention *op, uint32_t row,
-                    uint32_t *begin, uint32_t *end)
-{
-    const struct slice *slice = step_slices(run->step) + step_row_slice(run->step)[row];
-    uint32_t position = step_row_position(run->step, row);
-    *end = slice->mask == MASK_SPAN ? slice->first_position + slice->n_rows : position + 1;
-    if (op->ahead && *end > position + 1 + op->ahead)
-        *end = position + 1 + op->ahead;
-    *begin = op->window && position + 1 > op->window ? position + 1 - op->window : 0;
-}
-
-size_t attention_scratch_words(const struct program *program, const struct op_attention *op)
-{
-    const struct state_group *group = &program->groups[op->group];
-    return group->kind == GROUP_LATENT ? latent_scratch_words(program, op) : group->v_head_dim;
-}
-
-void cpu_attention(const struct worker *w, const struct op_attention *op)
-{
-    const struct cpu_run *run = w->run;
-    const struct state_group *group = &run->program->program->groups[op->group];
-    if (group->kind == GROUP_LATENT) {
-        cpu_latent_attention(w, op);
-        return;
-    }
-    const float *sinks = run_vector(run, op->sinks);
-    uint32_t heads_per_kv = op->n_heads / group->n_kv_heads;
-    uint64_t pairs = (uint64_t)run->step->n_rows * op->n_heads;
-    /* Strided, not contiguous: late rows of a prompt see more positions than early ones. */
-    for (uint64_t i = w->index; i < pairs; i += w->count) {
-        uint32_t row = (uint32_t)(i / op->n_heads), head = (uint32_t)(i % op->n_heads);
-        uint32_t begin, end;
-        visible(run, op, row, &begin, &end);
-        struct attend a = {
-            .run = run,
-            .op = op,
-            .layout = &run->backend->layout.groups[op->group],
-            .slot = step_slices(run->step)[step_row_slice(run->step)[row]].slot,
-            .kv_head = head / heads_per_kv,
-            .k_dim = group->k_head_dim,
-            .v_dim = group->v_head_dim,
-            .q = run_row(run, op->q, row) + (size_t)head * group->k_head_dim,
-            .sum = w->scratch,
-            .most = sinks ? sinks[head] : -INFINITY,
-            .total = sinks ? 1.0f : 0.0f,
-        };
-        memset(a.sum, 0, a.v_dim * sizeof *a.sum);
-        for (uint32_t at = begin; at < end; at += POSITIONS)
-            attend_tile(&a, at, end - at < POSITIONS ? end - at : POSITIONS);
-        float *out = run_row(run, op->out, row) + (size_t)head * a.v_dim;
-        float inverse = 1.0f / a.total;
-        for (uint32_t c = 0; c < a.v_dim; c++)
-            out[c] = a.sum[c] * inverse;
     }
 }
 

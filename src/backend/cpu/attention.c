@@ -1,0 +1,478 @@
+/*
+ * Attention over keys and values in pages.
+ *
+ * Work is cut into tiles: some consecutive rows of a slice times the query heads that share a K/V
+ * head, up to PAIRS (row, head) pairs, so that a key or value is read once for all of them. A tile
+ * goes over the keys in blocks that start at multiples of KEY_BLOCK positions:
+ *
+ *     part of a block:  most = max score, total = sum exp(score - most), sums = the same with values
+ *     merged in order:  the running (most, total, sums) of the row takes one part after the other
+ *
+ * A part depends on the row's own position and on the keys of its block alone, and parts are merged
+ * from the first block to the last, starting from the sink or from nothing. So the bits of a result
+ * do not show how rows were cut into tiles and steps, nor who computed a part: with few tiles (one
+ * long sequence on many threads) every thread computes parts of some blocks, and after a barrier
+ * they are merged in the same order. Pages are read in place: a run of keys or values is used as it
+ * lies, or, for many pairs, widened to float32 once into the thread's scratch.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/internal.h"
+
+#define PAIRS      32
+#define GROUP_TINY 8 /* most tokens of a key group in pages that hold less than KEY_GROUP */
+
+struct tile {
+    uint32_t slot;
+    uint32_t row, n_rows;
+    uint32_t kv_head, head, n_heads; /* query heads [head, head + n_heads) */
+    uint32_t begin, end;             /* positions that any of its rows sees */
+};
+
+/* All tiles of an operation, in order; every thread walks the same list. */
+struct tiles {
+    const struct cpu_run *run;
+    const struct op_attention *op;
+    uint32_t n_kv_heads, heads_per_kv, chunk; /* query heads of one K/V head; of one tile */
+    uint32_t slice, row, kv_head, head;       /* of the next tile */
+};
+
+struct attend {
+    const struct cpu_run *run;
+    const struct op_attention *op;
+    const struct float_kernels *floats;
+    const struct kv_format *kv, *wide; /* the cache's type; float32 */
+    const struct group_layout *layout;
+    const struct tile *tile;
+    uint32_t k_dim, v_dim, n_pairs;
+    uint32_t begin[PAIRS], end[PAIRS]; /* visible positions of each pair */
+    /* Thread scratch. */
+    float *q;      /* [PAIRS, k_dim] */
+    float *scores; /* [PAIRS, KEY_BLOCK]; then weights */
+    float *sums;   /* [PAIRS, v_dim]: of the block */
+    float *total;  /* [PAIRS, v_dim]: of all blocks so far */
+    float *keys;   /* [KEY_RUN, k_dim]: widened */
+    float *values; /* [KEY_RUN, v_dim]: widened */
+    float *tiny;   /* [k_dim, GROUP_TINY] */
+    struct softmax_part parts[PAIRS];
+};
+
+/* Visible positions of a row: [*begin, *end). */
+static void visible(const struct cpu_run *run, const struct op_attention *op, uint32_t row,
+                    uint32_t *begin, uint32_t *end)
+{
+    const struct slice *slice = step_slices(run->step) + step_row_slice(run->step)[row];
+    uint32_t position = step_row_position(run->step, row);
+    *end = slice->mask == MASK_SPAN ? slice->first_position + slice->n_rows : position + 1;
+    if (op->ahead && *end > position + 1 + op->ahead)
+        *end = position + 1 + op->ahead;
+    *begin = op->window && position + 1 > op->window ? position + 1 - op->window : 0;
+}
+
+static struct tiles tiles_begin(const struct cpu_run *run, const struct op_attention *op)
+{
+    const struct state_group *group = &run->program->program->groups[op->group];
+    uint32_t per_kv = op->n_heads / group->n_kv_heads;
+    return (struct tiles){.run = run,
+                          .op = op,
+                          .n_kv_heads = group->n_kv_heads,
+                          .heads_per_kv = per_kv,
+                          .chunk = per_kv < PAIRS ? per_kv : PAIRS};
+}
+
+static bool tiles_next(struct tiles *t, struct tile *out)
+{
+    const struct step *step = t->run->step;
+    if (t->slice >= step->n_slices)
+        return false;
+    const struct slice *slice = step_slices(step) + t->slice;
+    uint32_t heads_left = t->heads_per_kv - t->head, rows_left = slice->n_rows - t->row;
+    uint32_t rows = PAIRS / t->chunk, unused;
+    *out = (struct tile){
+        .slot = slice->slot,
+        .row = slice->first_row + t->row,
+        .n_rows = rows < rows_left ? rows : rows_left,
+        .kv_head = t->kv_head,
+        .head = t->kv_head * t->heads_per_kv + t->head,
+        .n_heads = t->chunk < heads_left ? t->chunk : heads_left,
+    };
+    visible(t->run, t->op, out->row, &out->begin, &unused);
+    visible(t->run, t->op, out->row + out->n_rows - 1, &unused, &out->end);
+    t->head += out->n_heads;
+    if (t->head < t->heads_per_kv)
+        return true;
+    t->head = 0;
+    if (++t->kv_head < t->n_kv_heads)
+        return true;
+    t->kv_head = 0;
+    t->row += out->n_rows;
+    if (t->row < slice->n_rows)
+        return true;
+    t->row = 0;
+    t->slice++;
+    return true;
+}
+
+static uint32_t tile_first_block(const struct tile *tile)
+{
+    return tile->begin / KEY_BLOCK;
+}
+
+static uint32_t tile_blocks(const struct tile *tile)
+{
+    return (tile->end - 1) / KEY_BLOCK - tile_first_block(tile) + 1;
+}
+
+static uint32_t tile_pairs(const struct tile *tile)
+{
+    return tile->n_rows * tile->n_heads;
+}
+
+size_t attention_scratch_words(const struct program *program, const struct op_attention *op)
+{
+    const struct state_group *group = &program->groups[op->group];
+    size_t k = group->k_head_dim, v = group->v_head_dim;
+    if (group->kind == GROUP_LATENT)
+        return latent_scratch_words(program, op);
+    return PAIRS * (k + KEY_BLOCK + 2 * v) + KEY_RUN * (k + v) + GROUP_TINY * k;
+}
+
+/* ---- one tile ---------------------------------------------------------------------------------- */
+
+static void attend_begin(struct attend *a, const struct worker *w, const struct op_attention *op)
+{
+    const struct state_group *group = &w->run->program->program->groups[op->group];
+    const struct cpu_backend *backend = w->run->backend;
+    *a = (struct attend){.run = w->run,
+                         .op = op,
+                         .floats = backend->floats,
+                         .kv = backend->kv,
+                         .wide = float_kernels_format(backend->floats, TENSOR_F32),
+                         .layout = &backend->layout.groups[op->group],
+                         .k_dim = group->k_head_dim,
+                         .v_dim = group->v_head_dim};
+    a->q = w->scratch;
+    a->scores = a->q + (size_t)PAIRS * a->k_dim;
+    a->sums = a->scores + PAIRS * KEY_BLOCK;
+    a->total = a->sums + (size_t)PAIRS * a->v_dim;
+    a->keys = a->total + (size_t)PAIRS * a->v_dim;
+    a->values = a->keys + (size_t)KEY_RUN * a->k_dim;
+    a->tiny = a->values + (size_t)KEY_RUN * a->v_dim;
+}
+
+static void attend_tile(struct attend *a, const struct tile *tile)
+{
+    a->tile = tile;
+    a->n_pairs = tile_pairs(tile);
+    for (uint32_t p = 0; p < a->n_pairs; p++) {
+        uint32_t row = tile->row + p / tile->n_heads, head = tile->head + p % tile->n_heads;
+        visible(a->run, a->op, row, &a->begin[p], &a->end[p]);
+        memcpy(a->q + (size_t)p * a->k_dim,
+               run_row(a->run, a->op->q, row) + (size_t)head * a->k_dim, a->k_dim * sizeof *a->q);
+    }
+}
+
+/* Scores of `groups` groups of keys at `keys` for all pairs, into column `at` of the block. */
+static void score_groups(const struct attend *a, const struct kv_format *format,
+                         const uint8_t *keys, uint32_t groups, uint32_t at)
+{
+    for (uint32_t p = 0; p < a->n_pairs; p += DIRECT) {
+        uint32_t n = a->n_pairs - p < DIRECT ? a->n_pairs - p : DIRECT;
+        format->scores(keys, groups, a->k_dim, a->q + (size_t)p * a->k_dim, n,
+                       a->scores + (size_t)p * KEY_BLOCK + at, KEY_BLOCK);
+    }
+}
+
+static const uint8_t *key_page(const struct attend *a, uint32_t position)
+{
+    uint32_t per_page = a->layout->tokens_per_page;
+    return run_page(a->run, a->tile->slot, a->op->group, position / per_page) +
+           layout_k_offset(a->layout, a->op->layer, a->tile->kv_head, position % per_page);
+}
+
+static const uint8_t *value_page(const struct attend *a, uint32_t position)
+{
+    uint32_t per_page = a->layout->tokens_per_page;
+    return run_page(a->run, a->tile->slot, a->op->group, position / per_page) +
+           layout_v_offset(a->layout, a->op->layer, a->tile->kv_head, position % per_page);
+}
+
+/* The processor's own prefetching stops at the end of a page's run; the first lines of the next one
+ * are asked for here. */
+static void prefetch_run(const uint8_t *bytes)
+{
+    for (size_t line = 0; line < 16; line++)
+        __builtin_prefetch(bytes + 64 * line);
+}
+
+/* Pages that hold less than a key group: gathers one, of the positions that the tile sees. */
+static void score_tiny_pages(const struct attend *a, uint32_t group_at, uint32_t block)
+{
+    uint32_t width = a->layout->tokens_per_page;
+    memset(a->keys, 0, (size_t)KEY_GROUP * a->k_dim * sizeof *a->keys);
+    for (uint32_t at = group_at; at < group_at + KEY_GROUP && at < a->tile->end; at += width) {
+        if (at + width <= a->tile->begin)
+            continue;
+        a->kv->widen_keys(key_page(a, at), width, a->k_dim, a->tiny);
+        for (uint32_t c = 0; c < a->k_dim; c++)
+            memcpy(a->keys + (size_t)c * KEY_GROUP + (at - group_at), a->tiny + (size_t)c * width,
+                   width * sizeof *a->keys);
+    }
+    score_groups(a, a->wide, (const uint8_t *)a->keys, 1, group_at - block);
+}
+
+/* Scores of the tile's keys in the block that starts at position `block`. */
+static void score_block(const struct attend *a, uint32_t block)
+{
+    uint32_t per_page = a->layout->tokens_per_page;
+    uint32_t at = a->tile->begin > block ? a->tile->begin : block;
+    uint32_t end = a->tile->end < block + KEY_BLOCK ? a->tile->end : block + KEY_BLOCK;
+    at -= at % KEY_GROUP;
+    if (per_page < KEY_GROUP) {
+        for (; at < end; at += KEY_GROUP)
+            score_tiny_pages(a, at, block);
+        return;
+    }
+    while (at < end) {
+        uint32_t run = per_page - at % per_page;
+        run = run < KEY_RUN ? run : KEY_RUN;
+        uint32_t groups = (end - at + KEY_GROUP - 1) / KEY_GROUP;
+        groups = groups < run / KEY_GROUP ? groups : run / KEY_GROUP;
+        const uint8_t *keys = key_page(a, at);
+        if (at + run < end)
+            prefetch_run(key_page(a, at + run));
+        if (a->n_pairs > DIRECT) {
+            for (uint32_t g = 0; g < groups; g++)
+                a->kv->widen_keys(keys + (size_t)g * KEY_GROUP * a->layout->k_head_bytes, KEY_GROUP,
+                                  a->k_dim, a->keys + (size_t)g * KEY_GROUP * a->k_dim);
+            score_groups(a, a->wide, (const uint8_t *)a->keys, groups, at - block);
+        } else {
+            score_groups(a, a->kv, keys, groups, at - block);
+        }
+        at += groups * KEY_GROUP;
+    }
+}
+
+/* Adds values [at, at + n) times weights to the sums of pairs [p, p + count), whose rows may see
+ * different parts of them: what all see together, the rest one by one, keys always in order. */
+static void mix_pairs(const struct attend *a, const struct kv_format *format, const uint8_t *values,
+                      size_t value_bytes, uint32_t at, uint32_t n, uint32_t block, uint32_t p,
+                      uint32_t count)
+{
+    uint32_t low = at, high = at + n;
+    for (uint32_t i = p; i < p + count; i++) {
+        low = a->begin[i] > low ? a->begin[i] : low;
+        high = a->end[i] < high ? a->end[i] : high;
+    }
+    bool common = low < high;
+    if (!common)
+        low = high = at + n;
+    for (uint32_t i = p; i < p + count; i++) {
+        uint32_t from = a->begin[i] > at ? a->begin[i] : at, to = a->end[i] < low ? a->end[i] : low;
+        if (from < to)
+            format->mix(values + (from - at) * value_bytes, to - from, a->v_dim,
+                        a->scores + (size_t)i * KEY_BLOCK + (from - block), KEY_BLOCK, 1,
+                        a->sums + (size_t)i * a->v_dim);
+    }
+    if (!common)
+        return;
+    format->mix(values + (low - at) * value_bytes, high - low, a->v_dim,
+                a->scores + (size_t)p * KEY_BLOCK + (low - block), KEY_BLOCK, count,
+                a->sums + (size_t)p * a->v_dim);
+    for (uint32_t i = p; i < p + count; i++) {
+        uint32_t to = a->end[i] < at + n ? a->end[i] : at + n;
+        if (high < to)
+            format->mix(values + (high - at) * value_bytes, to - high, a->v_dim,
+                        a->scores + (size_t)i * KEY_BLOCK + (high - block), KEY_BLOCK, 1,
+                        a->sums + (size_t)i * a->v_dim);
+    }
+}
+
+static void mix_block(const struct attend *a, uint32_t block)
+{
+    uint32_t per_page = a->layout->tokens_per_page;
+    uint32_t at = a->tile->begin > block ? a->tile->begin : block;
+    uint32_t end = a->tile->end < block + KEY_BLOCK ? a->tile->end : block + KEY_BLOCK;
+    memset(a->sums, 0, (size_t)a->n_pairs * a->v_dim * sizeof *a->sums);
+    while (at < end) {
+        uint32_t n = per_page - at % per_page;
+        n = n < KEY_RUN ? n : KEY_RUN;
+        n = n < end - at ? n : end - at;
+        const uint8_t *values = value_page(a, at);
+        const struct kv_format *format = a->kv;
+        size_t bytes = a->layout->v_head_bytes;
+        if (at + n < end)
+            prefetch_run(value_page(a, at + n));
+        if (a->n_pairs > DIRECT) {
+            a->kv->widen_values(values, n, a->v_dim, a->values);
+            values = (const uint8_t *)a->values;
+            format = a->wide;
+            bytes = a->v_dim * sizeof *a->values;
+        }
+        for (uint32_t p = 0; p < a->n_pairs; p += DIRECT)
+            mix_pairs(a, format, values, bytes, at, n, block, p,
+                      a->n_pairs - p < DIRECT ? a->n_pairs - p : DIRECT);
+        at += n;
+    }
+}
+
+/* Parts and sums of every pair in one block; the part of a pair that sees nothing of it has total 0. */
+static void attend_block(struct attend *a, uint32_t index)
+{
+    uint32_t block = index * KEY_BLOCK;
+    score_block(a, block);
+    for (uint32_t p = 0; p < a->n_pairs; p++) {
+        uint32_t from = a->begin[p] > block ? a->begin[p] - block : 0;
+        uint32_t to = a->end[p] < block + KEY_BLOCK ? a->end[p] : block + KEY_BLOCK;
+        a->parts[p] = (struct softmax_part){-INFINITY, 0.0f};
+        if (block + from < to)
+            a->parts[p] = a->floats->softmax(a->scores + (size_t)p * KEY_BLOCK, from, to - block,
+                                             a->op->scale, a->op->softcap);
+    }
+    mix_block(a, block);
+}
+
+static struct softmax_part first_part(const struct attend *a, const float *sinks, uint32_t head)
+{
+    (void)a;
+    return sinks ? (struct softmax_part){sinks[head], 1.0f}
+                 : (struct softmax_part){-INFINITY, 0.0f};
+}
+
+static void write_pair(const struct attend *a, const struct tile *tile, uint32_t p,
+                       const struct softmax_part *part, const float *sums)
+{
+    uint32_t row = tile->row + p / tile->n_heads, head = tile->head + p % tile->n_heads;
+    a->floats->scale(sums, 1.0f / part->total, a->v_dim,
+                     run_row(a->run, a->op->out, row) + (size_t)head * a->v_dim);
+}
+
+static void attend_whole_tile(struct attend *a, const struct tile *tile, const float *sinks)
+{
+    struct softmax_part running[PAIRS];
+    attend_tile(a, tile);
+    for (uint32_t p = 0; p < a->n_pairs; p++)
+        running[p] = first_part(a, sinks, tile->head + p % tile->n_heads);
+    memset(a->total, 0, (size_t)a->n_pairs * a->v_dim * sizeof *a->total);
+    for (uint32_t b = 0; b < tile_blocks(tile); b++) {
+        attend_block(a, tile_first_block(tile) + b);
+        for (uint32_t p = 0; p < a->n_pairs; p++)
+            if (a->parts[p].total != 0.0f)
+                a->floats->merge(&running[p], a->total + (size_t)p * a->v_dim, &a->parts[p],
+                                 a->sums + (size_t)p * a->v_dim, a->v_dim);
+    }
+    for (uint32_t p = 0; p < a->n_pairs; p++)
+        write_pair(a, tile, p, &running[p], a->total + (size_t)p * a->v_dim);
+}
+
+/* ---- few tiles: parts by block ----------------------------------------------------------------- */
+
+/* Words of a stored part: most, total, sums. */
+static size_t part_words(const struct attend *a)
+{
+    return 2 + (size_t)a->v_dim;
+}
+
+size_t attention_part_words(const struct program *program, const struct op_attention *op,
+                            uint32_t context)
+{
+    size_t blocks = (context + KEY_BLOCK - 1) / KEY_BLOCK;
+    return blocks * op->n_heads * (2 + (size_t)program->groups[op->group].v_head_dim);
+}
+
+static void store_parts(const struct attend *a, float *to)
+{
+    for (uint32_t p = 0; p < a->n_pairs; p++, to += part_words(a)) {
+        to[0] = a->parts[p].most;
+        to[1] = a->parts[p].total;
+        memcpy(to + 2, a->sums + (size_t)p * a->v_dim, a->v_dim * sizeof *to);
+    }
+}
+
+static void merge_parts(const struct attend *a, const struct tile *tile, const float *parts,
+                        uint32_t p, const float *sinks)
+{
+    struct softmax_part running = first_part(a, sinks, tile->head + p % tile->n_heads);
+    memset(a->total, 0, a->v_dim * sizeof *a->total);
+    for (uint32_t b = 0; b < tile_blocks(tile); b++) {
+        const float *from = parts + ((size_t)b * tile_pairs(tile) + p) * part_words(a);
+        struct softmax_part part = {from[0], from[1]};
+        if (part.total != 0.0f)
+            a->floats->merge(&running, a->total, &part, from + 2, a->v_dim);
+    }
+    write_pair(a, tile, p, &running, a->total);
+}
+
+static void attend_by_block(struct attend *a, const struct worker *w, const float *sinks,
+                            uint64_t n_units)
+{
+    float *parts = w->run->backend->parts;
+    struct share share = worker_share(w, n_units);
+    struct tile tile;
+    uint64_t unit = 0, pair = 0;
+    size_t at = 0;
+    for (struct tiles t = tiles_begin(w->run, a->op); tiles_next(&t, &tile);) {
+        uint32_t blocks = tile_blocks(&tile);
+        bool mine = unit < share.end && unit + blocks > share.begin;
+        if (mine)
+            attend_tile(a, &tile);
+        for (uint32_t b = 0; b < blocks; b++, unit++)
+            if (unit >= share.begin && unit < share.end) {
+                attend_block(a, tile_first_block(&tile) + b);
+                store_parts(a, parts + at + (size_t)b * tile_pairs(&tile) * part_words(a));
+            }
+        at += (size_t)blocks * tile_pairs(&tile) * part_words(a);
+    }
+    worker_barrier(w);
+    at = 0;
+    for (struct tiles t = tiles_begin(w->run, a->op); tiles_next(&t, &tile);) {
+        for (uint32_t p = 0; p < tile_pairs(&tile); p++, pair++)
+            if (pair % w->count == w->index)
+                merge_parts(a, &tile, parts + at, p, sinks);
+        at += (size_t)tile_blocks(&tile) * tile_pairs(&tile) * part_words(a);
+    }
+}
+
+/* ---- the operation ----------------------------------------------------------------------------- */
+
+#define TILES_PER_THREAD 4 /* with fewer, whole tiles would leave threads idle */
+
+/* About the multiply-adds of a tile. */
+static uint64_t tile_cost(const struct tile *tile)
+{
+    return (uint64_t)tile_pairs(tile) * (tile->end - tile->begin + KEY_GROUP);
+}
+
+void cpu_attention(const struct worker *w, const struct op_attention *op)
+{
+    if (w->run->program->program->groups[op->group].kind == GROUP_LATENT) {
+        cpu_latent_attention(w, op);
+        return;
+    }
+    const float *sinks = run_vector(w->run, op->sinks);
+    struct attend a;
+    struct tile tile;
+    attend_begin(&a, w, op);
+    uint64_t n_tiles = 0, n_units = 0, cost = 0;
+    size_t words = 0;
+    for (struct tiles t = tiles_begin(w->run, op); tiles_next(&t, &tile); n_tiles++) {
+        n_units += tile_blocks(&tile);
+        words += (size_t)tile_blocks(&tile) * tile_pairs(&tile) * part_words(&a);
+        cost += tile_cost(&tile);
+    }
+    if (w->count > 1 && n_tiles < (uint64_t)TILES_PER_THREAD * w->count && n_units > n_tiles &&
+        words <= w->run->backend->part_words) {
+        attend_by_block(&a, w, sinks, n_units);
+        return;
+    }
+    /* Tiles in order, those whose middle lies in this thread's part of the whole cost: late rows of a
+     * prompt see more than early ones. */
+    uint64_t before = 0, begin = cost * w->index / w->count, end = cost * (w->index + 1) / w->count;
+    for (struct tiles t = tiles_begin(w->run, op); tiles_next(&t, &tile);) {
+        uint64_t middle = before + tile_cost(&tile) / 2;
+        before += tile_cost(&tile);
+        if (middle >= begin && middle < end)
+            attend_whole_tile(&a, &tile, sinks);
+    }
+}

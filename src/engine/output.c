@@ -71,7 +71,11 @@ enum status output_token(struct output *output, int32_t token, struct event_queu
 {
     *stopped = false;
     const struct tokenizer *tokenizer = output->tokenizer;
-    if (!tokenizer || tokenizer_is_control(tokenizer, token))
+    if (!tokenizer)
+        return STATUS_OK;
+    /* Control tokens are not text, except those that mark the parts of an answer. */
+    if (tokenizer_is_control(tokenizer, token) &&
+        !(output->parser && output_parser_takes(output->parser, tokenizer_piece(tokenizer, token))))
         return STATUS_OK;
     buf_clear(&output->text);
     detokenizer_push(&output->detokenizer, tokenizer_piece(tokenizer, token), &output->text);

@@ -1,8 +1,10 @@
 /*
- * The streaming parser: three modes over one buffer of text that is not yet decided.
+ * The streaming parser: modes over one buffer of text that is not yet decided.
  *
  *   CONTENT ---<think>---> REASONING ---</think>---> CONTENT
  *   CONTENT ---<tool_call>---> CALL ---</tool_call>---> CONTENT
+ *
+ * (The harmony format has a header before every part instead: output_harmony.c.)
  *
  * Every decision depends on the bytes alone, never on where a piece ended: text goes out only once
  * no marker can begin in it any more. White space at the end of a run waits in `space`, since what
@@ -17,26 +19,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 
-#include "text/chat/output_style.h"
-
-#define CALL_MAX ((size_t)1 << 20)
-
-enum mode { MODE_CONTENT, MODE_REASONING, MODE_CALL };
-
-struct output_parser {
-    const struct output_style *style;
-    enum mode mode;
-    struct buf held; /* not yet decided */
-    struct buf space, event;
-    bool skip_newlines; /* just after a marker */
-    bool spoke;         /* some answer text went out */
-    bool after_marker;  /* nothing but white space since the last marker */
-    size_t scanned;     /* CALL: bytes of held that are known to hold no end */
-    bool in_string, escaped;
-    output_sink *sink;
-    void *context;
-    bool stopped, failed;
-};
+#include "text/chat/output_internal.h"
 
 enum status output_parser_create(const struct output_style *style, bool opens_reasoning,
                                  struct output_parser **out, struct error *err)
@@ -46,7 +29,11 @@ enum status output_parser_create(const struct output_style *style, bool opens_re
     if (!parser)
         return error_set(err, STATUS_MEMORY, "out of memory for an answer's parser");
     parser->style = style;
-    if (opens_reasoning && style->think_close) {
+    parser->last_kind = -1;
+    if (style->harmony) {
+        parser->mode = opens_reasoning ? MODE_BODY : MODE_HEADER;
+        parser->body_kind = OUTPUT_REASONING;
+    } else if (opens_reasoning && style->think_close) {
         parser->mode = MODE_REASONING;
         parser->skip_newlines = true;
     }
@@ -60,10 +47,11 @@ void output_parser_free(struct output_parser *parser)
     buf_release(&parser->held);
     buf_release(&parser->space);
     buf_release(&parser->event);
+    buf_release(&parser->recipient);
     free(parser);
 }
 
-static void emit(struct output_parser *p, const struct output_event *event)
+void output_emit(struct output_parser *p, const struct output_event *event)
 {
     if (!p->stopped && !p->failed && !p->sink(p->context, event))
         p->stopped = true;
@@ -81,7 +69,7 @@ static void emit_text(struct output_parser *p, enum output_event_kind kind, stru
         event.text = buf_str(&p->event);
     }
     if (event.text.len)
-        emit(p, &event);
+        output_emit(p, &event);
     buf_clear(&p->space);
     p->after_marker = false;
     p->spoke |= kind == OUTPUT_CONTENT;
@@ -111,7 +99,7 @@ static void add_text(struct output_parser *p, enum output_event_kind kind, struc
     p->failed |= p->space.failed;
 }
 
-static void after_marker(struct output_parser *p, enum mode mode, bool skip_newlines)
+static void after_marker(struct output_parser *p, enum output_mode mode, bool skip_newlines)
 {
     buf_clear(&p->space);
     p->mode = mode;
@@ -119,8 +107,7 @@ static void after_marker(struct output_parser *p, enum mode mode, bool skip_newl
     p->after_marker = true;
 }
 
-/* Bytes at the end of text that may be the beginning of the marker. */
-static size_t partial(struct str text, const char *marker)
+size_t output_partial(struct str text, const char *marker)
 {
     size_t n = marker ? strlen(marker) : 0;
     size_t most = n && text.len >= n ? n - 1 : text.len;
@@ -130,20 +117,39 @@ static size_t partial(struct str text, const char *marker)
     return 0;
 }
 
+static size_t step_call(struct output_parser *p, struct str text);
+
 static size_t find_marker(struct str text, const char *marker)
 {
     return marker ? str_find(text, str_from(marker), 0) : SIZE_MAX;
 }
 
-/* Both return how many bytes of text they used up; 0: wait for more. */
+static void begin_call(struct output_parser *p, bool bare)
+{
+    p->mode = MODE_CALL;
+    p->scanned = 0;
+    p->in_string = p->escaped = false;
+    p->bare = bare;
+}
+
+/* The steps return how many bytes of text they used up; 0: wait for more. */
 static size_t step_content(struct output_parser *p, struct str text)
 {
+    if (p->style->bare_calls && !p->spoke && !p->space.len) {
+        enum output_bare bare = output_style_bare_call(text);
+        if (bare == OUTPUT_BARE_MAYBE)
+            return 0;
+        if (bare == OUTPUT_BARE_CALL) {
+            begin_call(p, true);
+            return step_call(p, text);
+        }
+    }
     const char *think = p->spoke ? NULL : p->style->think_open;
     const char *call = p->style->call_open;
     size_t think_at = find_marker(text, think), call_at = find_marker(text, call);
     size_t at = think_at < call_at ? think_at : call_at;
     if (at == SIZE_MAX) {
-        size_t a = partial(text, think), b = partial(text, call);
+        size_t a = output_partial(text, think), b = output_partial(text, call);
         size_t ready = text.len - (a > b ? a : b);
         add_text(p, OUTPUT_CONTENT, (struct str){text.data, ready});
         return ready;
@@ -158,9 +164,7 @@ static size_t step_content(struct output_parser *p, struct str text)
         after_marker(p, MODE_REASONING, true);
         return at + strlen(think);
     }
-    p->mode = MODE_CALL;
-    p->scanned = 0;
-    p->in_string = p->escaped = false;
+    begin_call(p, false);
     return at + strlen(call);
 }
 
@@ -169,7 +173,7 @@ static size_t step_reasoning(struct output_parser *p, struct str text)
     const char *close = p->style->think_close;
     size_t at = find_marker(text, close);
     if (at == SIZE_MAX) {
-        size_t ready = text.len - partial(text, close);
+        size_t ready = text.len - output_partial(text, close);
         add_text(p, OUTPUT_REASONING, (struct str){text.data, ready});
         return ready;
     }
@@ -184,37 +188,58 @@ static size_t step_reasoning(struct output_parser *p, struct str text)
 static void give_up_call(struct output_parser *p, struct str text)
 {
     p->skip_newlines = false;
-    emit_text(p, OUTPUT_CONTENT, str_from(p->style->call_open));
-    add_text(p, OUTPUT_CONTENT, text);
     p->mode = MODE_CONTENT;
+    p->spoke = true;
+    if (!p->bare)
+        emit_text(p, OUTPUT_CONTENT, str_from(p->style->call_open));
+    add_text(p, OUTPUT_CONTENT, text);
+}
+
+/* All calls of a body, or none: with `send` they go out, without it is only tried. */
+static bool read_calls(struct output_parser *p, struct str body, bool send)
+{
+    bool ok = true;
+    size_t n = 0;
+    for (size_t at = 0; ok && at < body.len; n++) {
+        struct output_call call = {0};
+        at = p->style->read_call(body, at, &call);
+        ok = at != SIZE_MAX && call.name.len && !call.name.failed && !call.arguments.failed;
+        struct output_event event = {.kind = OUTPUT_TOOL_CALL,
+                                     .name = buf_str(&call.name),
+                                     .arguments = buf_str(&call.arguments)};
+        if (ok && send)
+            output_emit(p, &event);
+        buf_release(&call.name);
+        buf_release(&call.arguments);
+    }
+    return ok && n > 0;
 }
 
 static void finish_call(struct output_parser *p, struct str body, struct str with_end)
 {
-    struct output_call call = {0};
-    if (p->style->read_call(body, &call)) {
-        struct output_event event = {.kind = OUTPUT_TOOL_CALL,
-                                     .name = buf_str(&call.name),
-                                     .arguments = buf_str(&call.arguments)};
-        after_marker(p, MODE_CONTENT, false);
-        emit(p, &event);
-    } else {
+    if (!read_calls(p, body, false)) {
         give_up_call(p, with_end);
+        return;
     }
-    buf_release(&call.name);
-    buf_release(&call.arguments);
+    after_marker(p, MODE_CONTENT, false);
+    read_calls(p, body, true);
 }
 
+/* The end of a call's body that begins at text, as far as it is there: where strings are JSON the
+ * marker does not count in them. */
 static size_t step_call(struct output_parser *p, struct str text)
 {
-    struct str close = str_from(p->style->call_close);
+    const char *marker = p->style->call_close ? p->style->call_close : p->style->call_open;
+    struct str close = str_from(marker);
+    bool json = !p->style->call_close || output_style_is_json(text);
     for (; p->scanned < text.len; p->scanned++) {
         char c = text.data[p->scanned];
         struct str rest = {text.data + p->scanned, text.len - p->scanned};
-        bool broken = (p->in_string && (unsigned char)c < 0x20) || p->scanned >= CALL_MAX;
+        bool broken = (p->in_string && (unsigned char)c < 0x20) || p->scanned >= OUTPUT_CALL_MAX;
         if (broken) {
-            give_up_call(p, (struct str){text.data, p->scanned});
-            return p->scanned;
+            size_t used = p->scanned;
+            give_up_call(p, (struct str){text.data, used});
+            return used;
         }
         if (p->in_string) {
             if (p->escaped)
@@ -225,12 +250,16 @@ static size_t step_call(struct output_parser *p, struct str text)
                 p->in_string = c != '"';
             continue;
         }
-        p->in_string = c == '"';
-        if (c != close.data[0])
+        p->in_string = json && c == '"';
+        if (p->bare || c != close.data[0])
             continue;
         if (str_starts(rest, close)) {
-            size_t end = p->scanned + close.len;
-            finish_call(p, (struct str){text.data, p->scanned}, (struct str){text.data, end});
+            /* Without a closing marker the next opening one ends it, and stays. */
+            size_t end = p->scanned + (p->style->call_close ? close.len : 0);
+            struct str body = {text.data, p->scanned};
+            if (end == 0)
+                continue;
+            finish_call(p, body, (struct str){text.data, end});
             return end;
         }
         if (rest.len < close.len && memcmp(rest.data, close.data, rest.len) == 0)
@@ -248,6 +277,9 @@ static size_t step(struct output_parser *p, struct str text)
         return step_reasoning(p, text);
     case MODE_CALL:
         return step_call(p, text);
+    case MODE_HEADER:
+    case MODE_BODY:
+        return output_harmony_step(p, text);
     }
     return 0;
 }
@@ -258,6 +290,11 @@ static enum status result(const struct output_parser *p, struct error *err)
         return error_set(err, STATUS_MEMORY, "out of memory while reading an answer");
     return p->stopped ? error_set(err, STATUS_CANCELLED, "the reader of an answer stopped")
                       : STATUS_OK;
+}
+
+bool output_parser_takes(const struct output_parser *parser, struct str control)
+{
+    return output_style_takes(parser->style, control);
 }
 
 enum status output_parser_push(struct output_parser *p, struct str text, output_sink *sink,
@@ -287,7 +324,13 @@ enum status output_parser_finish(struct output_parser *p, output_sink *sink, voi
     p->context = context;
     struct str rest = buf_str(&p->held);
     enum output_event_kind kind = p->mode == MODE_REASONING ? OUTPUT_REASONING : OUTPUT_CONTENT;
-    if (p->mode == MODE_CALL)
+    if (p->style->harmony) {
+        output_harmony_finish(p, rest);
+        return result(p, err);
+    }
+    if (p->mode == MODE_CALL && (p->bare || !p->style->call_close))
+        finish_call(p, rest, rest);
+    else if (p->mode == MODE_CALL)
         give_up_call(p, rest);
     else
         add_text(p, kind, rest);

@@ -6,6 +6,9 @@
  * through as answer text. The events do not depend on how the text was cut into pieces, except that
  * neighbouring text pieces may be cut differently.
  *
+ * Markers may be control tokens of the vocabulary (<|channel|>, [TOOL_CALLS]): those are given to the
+ * parser as text too, all other control tokens are not.
+ *
  * Rules. Newlines just inside <think> and </think> and just after it are layout and dropped; so
  * is white space between an answer and a tool call. A call that cannot be read (bad JSON, no name,
  * no end, longer than 1 MiB) comes out as answer text, markers included: nothing is lost.
@@ -43,11 +46,15 @@ const char *output_style_name(const struct output_style *style);
 /* True if a rendered prompt ends inside reasoning, so that the answer begins there. */
 bool output_style_opens_reasoning(const struct output_style *style, struct str prompt);
 
+/* Whether a control token with this text is a marker of the style, so that the parser has to see it. */
+bool output_style_takes(const struct output_style *style, struct str control);
+
 /* opens_reasoning: the answer begins inside reasoning. Errors: STATUS_MEMORY. */
 enum status output_parser_create(const struct output_style *style, bool opens_reasoning,
                                  struct output_parser **out, struct error *err);
 void output_parser_free(struct output_parser *parser); /* NULL is allowed */
 
+bool output_parser_takes(const struct output_parser *parser, struct str control);
 /* Errors: STATUS_MEMORY, STATUS_CANCELLED. */
 enum status output_parser_push(struct output_parser *parser, struct str text, output_sink *sink,
                                void *context, struct error *err);

@@ -474,6 +474,115 @@ static void test_output_styles(void **state)
     chat_template_free(chat);
 }
 
+/* The families' forms of a call, each with what is nearly one. */
+static void test_families(void **state)
+{
+    (void)state;
+    static const char llama3[] = "{\"name\": function name, \"parameters\": dictionary}";
+    static const char mistral[] = "[TOOL_CALLS]", glm[] = "<think> <tool_call> <arg_key>";
+    static const char deepseek[] = "<think> <\uff5ctool\u2581calls\u2581begin\uff5c>";
+    static const char kimi[] = "<|tool_calls_section_begin|>", granite[] = "<|tool_call|>";
+#define DS_BEGIN "<\uff5ctool\u2581calls\u2581begin\uff5c>"
+#define DS_CALL  "<\uff5ctool\u2581call\u2581begin\uff5c>"
+#define DS_SEP   "<\uff5ctool\u2581sep\uff5c>"
+#define DS_DONE  "<\uff5ctool\u2581call\u2581end\uff5c>"
+#define DS_END   "<\uff5ctool\u2581calls\u2581end\uff5c>"
+    static const struct {
+        const char *sign, *text, *expected;
+    } cases[] = {
+        {llama3, "{\"name\": \"f\", \"parameters\": {\"a\": \"}\"}}", "T(f|{\"a\": \"}\"})"},
+        {llama3, "\n\n{\"name\": \"f\", \"parameters\": {}}; {\"name\": \"g\"}\n",
+         "T(f|{})T(g|{})"},
+        {llama3, "{ \"type\": \"function\", \"name\": \"f\", \"parameters\": {\"b\": 1}}",
+         "T(f|{\"b\": 1})"},
+        {llama3, "<|python_tag|>{\"name\": \"f\", \"parameters\": {}}", "T(f|{})"},
+        {llama3, "{\"namely\": 1}", "C({\"namely\": 1})"},
+        {llama3, "{\"name\": 1}", "C({\"name\": 1})"},
+        {llama3, "Say {\"name\": \"f\"}", "C(Say {\"name\": \"f\"})"},
+        {llama3, "{", "C({)"},
+        {mistral,
+         "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": [1]}, \"id\": \"x\"}, "
+         "{\"name\": \"g\", \"arguments\": {}}]",
+         "T(f|{\"a\": [1]})T(g|{})"},
+        {mistral, "Hm. [TOOL_CALLS]f[ARGS]{\"a\": \"[TOOL_CALLS]\"}[TOOL_CALLS]g[ARGS]{}",
+         "C(Hm.)T(f|{\"a\": \"[TOOL_CALLS]\"})T(g|{})"},
+        {mistral, "[TOOL_CALLS]f[CALL_ID]123456789[ARGS]{\"a\": 1}", "T(f|{\"a\": 1})"},
+        {mistral, "[TOOL_CALLS][{\"name\": \"f\"}", "C([TOOL_CALLS][{\"name\": \"f\"})"},
+        {mistral, "[TOOL_CALLS]", "C([TOOL_CALLS])"},
+        {"[TOOL_CALLS] [THINK]", "[THINK]hm[/THINK]Yes", "R(hm)C(Yes)"},
+        {deepseek,
+         "<think>t</think>" DS_BEGIN DS_CALL "f" DS_SEP "{\"a\": 1}" DS_DONE DS_CALL "g" DS_SEP
+         "{}" DS_DONE DS_END,
+         "R(t)T(f|{\"a\": 1})T(g|{})"},
+        {deepseek, DS_BEGIN DS_CALL "function" DS_SEP "f\n```json\n{\"a\": 1}\n```" DS_DONE DS_END,
+         "T(f|{\"a\": 1})"},
+        {deepseek, DS_BEGIN DS_CALL "f" DS_SEP "[]" DS_DONE DS_END,
+         "C(" DS_BEGIN DS_CALL "f" DS_SEP "[]" DS_DONE DS_END ")"},
+        {kimi,
+         "Ok<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0"
+         "<|tool_call_argument_begin|>{\"a\": 1}<|tool_call_end|><|tool_calls_section_end|>",
+         "C(Ok)T(f|{\"a\": 1})"},
+        {granite, "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"a\": 1}}]", "T(f|{\"a\": 1})"},
+        {glm,
+         "<think>t</think>\n<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n"
+         "<arg_key>b</arg_key>\n<arg_value>say \"x\"</arg_value>\n</tool_call>",
+         "R(t)T(f|{\"a\": 1, \"b\": \"say \\\"x\\\"\"})"},
+        {glm, "<tool_call>f\n</tool_call>", "T(f|{})"},
+        {BOTH,
+         "<tool_call>\n<function=f>\n<parameter=a>\ntwo\nlines\n</parameter>\n<parameter=b>\n[1]\n"
+         "</parameter>\n</function>\n</tool_call>",
+         "T(f|{\"a\": \"two\\nlines\", \"b\": [1]})"},
+        {BOTH, "<tool_call><function=f><parameter=a>1</function></tool_call>",
+         "C(<tool_call><function=f><parameter=a>1</function></tool_call>)"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_events(cases[i].sign, false, cases[i].text, cases[i].expected);
+}
+
+/* gpt-oss: channels. */
+static void test_harmony(void **state)
+{
+    (void)state;
+    static const char sign[] = "<|channel|> <|message|>";
+    static const struct {
+        bool opens;
+        const char *text, *expected;
+    } cases[] = {
+        {false, "", ""},
+        {false,
+         "<|channel|>analysis<|message|>Hm < 2.<|end|><|start|>assistant<|channel|>final<|message|>"
+         "Yes.\n\nNo.<|return|>",
+         "R(Hm < 2.)C(Yes.\n\nNo.)"},
+        {false,
+         "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}<|call|>",
+         "T(f|{\"a\": 1})"},
+        {false, " to=functions.f<|channel|>commentary<|constrain|>json<|message|>{\"a\": 1}",
+         "T(f|{\"a\": 1})"},
+        {false, "<|channel|>commentary to=functions.f<|message|>not json<|call|>", "C(not json)"},
+        {false,
+         "<|channel|>commentary<|message|>First,<|end|><|start|>assistant<|channel|>final"
+         "<|message|>then.",
+         "C(First,\nthen.)"},
+        {false,
+         "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis"
+         "<|message|>b",
+         "R(a\nb)"},
+        {false, "<|channel|>commentary Hello<|end|>", "C(Hello)"},
+        {false, "Just text", "C(Just text)"},
+        {false, "<|message|>Hi<|e", "C(Hi<|e)"},
+        {true, "thinking on<|end|><|start|>assistant<|channel|>final<|message|>x",
+         "R(thinking on)C(x)"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_events(sign, cases[i].opens, cases[i].text, cases[i].expected);
+    const struct output_style *style = output_style_detect(STR_LIT(sign));
+    assert_true(output_style_opens_reasoning(
+        style, STR_LIT("<|start|>assistant<|channel|>analysis<|message|>")));
+    assert_true(output_style_takes(style, STR_LIT("<|channel|>")));
+    assert_false(output_style_takes(style, STR_LIT("<|endoftext|>")));
+    assert_false(output_style_takes(output_style_detect(STR_LIT("")), STR_LIT("<|channel|>")));
+}
+
 static void test_endless_call(void **state)
 {
     (void)state;
@@ -515,7 +624,8 @@ int main(void)
         cmocka_unit_test(test_variables),      cmocka_unit_test(test_names_of_reasoning),
         cmocka_unit_test(test_parts),          cmocka_unit_test(test_tools),
         cmocka_unit_test(test_bad_requests),   cmocka_unit_test(test_output_events),
-        cmocka_unit_test(test_output_styles),  cmocka_unit_test(test_endless_call),
+        cmocka_unit_test(test_output_styles),  cmocka_unit_test(test_families),
+        cmocka_unit_test(test_harmony),        cmocka_unit_test(test_endless_call),
         cmocka_unit_test(test_sink_stops),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

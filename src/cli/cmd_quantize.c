@@ -55,10 +55,12 @@ const struct command command_quantize = {
     .synopsis = "make a model smaller",
     .usage = "quantize MODEL OUT.gguf [--type T]",
     .about =
-        "Writes a GGUF file with the model's matrices in a smaller type. MODEL is a GGUF file or "
+        "Writes a GGUF file with the model's matrices in a smaller type. MODEL is a GGUF file, or "
         "a\n"
-        "Hugging Face folder, best in BF16, F16 or F32. The types are the usual mixtures: Q4_K_M\n"
-        "has 4.5 bits a weight, and 6.6 in those tensors where errors cost most.\n\n"
+        "Hugging Face folder of llama, mistral, qwen2, qwen3 or qwen3_moe; best in BF16, F16 or "
+        "F32.\n"
+        "The types are the usual mixtures: Q4_K_M has 4.5 bits a weight, and 6.6 in those tensors\n"
+        "where errors cost most.\n\n"
         "  sluice quantize model-bf16.gguf model-q4_k_m.gguf\n"
         "  sluice quantize Qwen3-0.6B/ qwen3-0.6b-q8_0.gguf --type q8_0\n"
         "  sluice quantize --list",

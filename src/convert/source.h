@@ -16,6 +16,7 @@
 #include "quant/mixture.h"
 
 struct gguf_writer;
+struct hf_source;
 
 struct source_tensor {
     struct str name; /* as GGUF names it */
@@ -37,6 +38,7 @@ struct source {
     struct source_tensor *tensors; /* in the arena */
     size_t n_tensors;
     struct mixture_model model;
+    const struct hf_source *hf; /* of a folder */
     /* Writes all metadata but the file type. */
     enum status (*metadata)(const struct source *source, struct gguf_writer *writer,
                             struct error *err);

@@ -156,6 +156,109 @@ static void test_again(void **state)
     assert_int_equal(report.n_encoded, 0); /* nothing changes: copied */
 }
 
+static sluice_engine *open_engine(const char *path)
+{
+    sluice_error error;
+    sluice_engine *engine = NULL;
+    const sluice_engine_options options = {
+        .model = path, .backend = "ref", .max_sequences = 1, .exact = true, .n_context = 256};
+    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
+        fail_msg("%s: %s", path, error.message);
+    return engine;
+}
+
+/* Logits of some tokens; the caller frees. */
+static float *logits_of(const char *path, size_t *n)
+{
+    static const int32_t ids[] = {5, 17, 200, 33, 41, 7, 90, 100, 250, 11, 3, 64};
+    sluice_engine *engine = open_engine(path);
+    const sluice_request_options options = {
+        .tokens = ids, .n_tokens = sizeof ids / sizeof *ids, .mode = SLUICE_SCORE_LOGITS};
+    sluice_request *request;
+    sluice_event event;
+    struct buf rows = {0};
+    assert_int_equal(sluice_submit(engine, &options, &request, NULL), SLUICE_OK);
+    while (sluice_request_next(request, &event, -1)) {
+        assert_int_not_equal(event.kind, SLUICE_EVENT_ERROR);
+        if (event.kind == SLUICE_EVENT_ROWS)
+            buf_append(&rows, event.rows,
+                       (size_t)event.n_rows * event.row_width * sizeof *event.rows);
+    }
+    sluice_request_free(request);
+    sluice_engine_close(engine);
+    *n = rows.len / sizeof(float);
+    return (float *)(void *)rows.data;
+}
+
+/* A folder as a GGUF file computes the same: names, stacked experts, rope rows, rope scaling. */
+static void test_folders(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llama", "llama3-rope", "llama-bias", "mistral-swa",
+                                        "qwen2", "qwen3",       "qwen3-moe"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char input[256];
+        size_t n, m;
+        snprintf(input, sizeof input, "tests/data/arch/hf/%s", names[i]);
+        const char *output = scratch("folder.gguf");
+        quantize(fixture_path(input), output, "f32", 2);
+        float *a = logits_of(fixture_path(input), &n), *b = logits_of(output, &m);
+        assert_true(n == m && n > 1000);
+        for (size_t j = 0; j < n; j++)
+            if (!(fabsf(a[j] - b[j]) < 2e-5f)) /* rope pairs are summed in another order */
+                fail_msg("%s: logit %zu is %g, was %g", names[i], j, (double)b[j], (double)a[j]);
+        free(a);
+        free(b);
+    }
+}
+
+/* Tokens of a text, -1 behind them. */
+static void tokens_of(const char *path, const char *text, int32_t tokens[64])
+{
+    sluice_engine *engine = open_engine(path);
+    size_t n;
+    assert_int_equal(sluice_tokenize(engine, text, strlen(text), true, true, tokens, 63, &n, NULL),
+                     SLUICE_OK);
+    tokens[n] = -1;
+    sluice_engine_close(engine);
+}
+
+/* Its tokenizer and template come along. */
+static void test_folder_with_tokenizer(void **state)
+{
+    (void)state;
+    if (!fixture_shared("data/models/tinystories-656k"))
+        skip();
+    const char *output = scratch("stories.gguf");
+    char input[1200];
+    snprintf(input, sizeof input, "%s", fixture_shared("data/models/tinystories-656k"));
+    quantize(input, output, "q8_0", 2);
+    static const char *const texts[] = {"Once upon a time, there was a little girl named Lily.",
+                                        "  two spaces\nand \xe2\x82\xac", "a"};
+    for (size_t i = 0; i < 3; i++) {
+        int32_t before[64], after[64];
+        tokens_of(input, texts[i], before);
+        tokens_of(output, texts[i], after);
+        for (int j = 0; before[j] >= 0 || after[j] >= 0; j++)
+            assert_int_equal(before[j], after[j]);
+        assert_int_equal(before[0], 1); /* bos */
+    }
+}
+
+static void test_folder_refused(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    if (!fixture_shared("data/arch/hf"))
+        skip();
+    const struct quantize_options options = {.input = fixture_shared("data/arch/hf/mamba2"),
+                                             .output = scratch("x.gguf"),
+                                             .type = "q8_0"};
+    assert_int_equal(quantize_model(&options, NULL, &err), STATUS_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "mamba2"));
+    assert_non_null(strstr(err.message, "start from a GGUF file"));
+}
+
 static void refuse(const char *input, const char *output, const char *type, enum status status,
                    const char *says)
 {
@@ -186,6 +289,9 @@ int main(void)
         cmocka_unit_test(test_exact),
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_again),
+        cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_folder_with_tokenizer),
+        cmocka_unit_test(test_folder_refused),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,240 @@
+/*
+ * A folder's metadata in GGUF's terms. GGUF names pre-tokenizers instead of spelling them out, so a
+ * tokenizer can be carried over only where its pattern is one of those with a name, or where it is
+ * SentencePiece's BPE. A folder without a tokenizer gives a file without one.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "convert/source_hf.h"
+#include "format/gguf_writer.h"
+#include "format/vocabulary.h"
+
+#define TEMPLATE_BYTES_MAX (1u << 20)
+
+/* ---- hyperparameters --------------------------------------------------------------------------- */
+
+static void write_hyper(const struct hf_source *h, struct gguf_writer *w)
+{
+    char key[128];
+#define KEY(suffix) (snprintf(key, sizeof key, "%s." suffix, h->family->gguf), key)
+    gguf_writer_u32(w, KEY("block_count"), h->n_layers);
+    gguf_writer_u32(w, KEY("context_length"), h->n_context);
+    gguf_writer_u32(w, KEY("embedding_length"), h->width);
+    gguf_writer_u32(w, KEY("feed_forward_length"), h->n_ff);
+    gguf_writer_u32(w, KEY("attention.head_count"), h->n_heads);
+    gguf_writer_u32(w, KEY("attention.head_count_kv"), h->n_kv_heads);
+    gguf_writer_u32(w, KEY("attention.key_length"), h->head_dim);
+    gguf_writer_u32(w, KEY("attention.value_length"), h->head_dim);
+    gguf_writer_f32(w, KEY("attention.layer_norm_rms_epsilon"), (float)h->norm_eps);
+    gguf_writer_f32(w, KEY("rope.freq_base"), (float)h->rope_theta);
+    gguf_writer_u32(w, KEY("rope.dimension_count"), h->head_dim);
+    if (h->rope_kind) {
+        gguf_writer_str(w, KEY("rope.scaling.type"), str_from(h->rope_kind));
+        gguf_writer_f32(w, KEY("rope.scaling.factor"), (float)h->rope_factor);
+    }
+    if (h->window)
+        gguf_writer_u32(w, KEY("attention.sliding_window"), h->window);
+    if (h->n_experts) {
+        gguf_writer_u32(w, KEY("expert_count"), h->n_experts);
+        gguf_writer_u32(w, KEY("expert_used_count"), h->n_experts_used);
+        gguf_writer_u32(w, KEY("expert_feed_forward_length"), h->expert_ff);
+    }
+#undef KEY
+}
+
+static void write_general(const struct source *s, const struct hf_source *h, struct gguf_writer *w)
+{
+    static const struct {
+        const char *hf, *gguf;
+    } sampling[] = {{"temperature", "general.sampling.temp"},
+                    {"top_p", "general.sampling.top_p"},
+                    {"min_p", "general.sampling.min_p"},
+                    {"repetition_penalty", "general.sampling.penalty_repeat"}};
+    const json_t *defaults = checkpoint_generation_config(s->checkpoint);
+    struct str path = str_from(checkpoint_path(s->checkpoint));
+    while (path.len > 1 && path.data[path.len - 1] == '/')
+        path.len--;
+    size_t start = path.len;
+    while (start > 0 && path.data[start - 1] != '/')
+        start--;
+    gguf_writer_str(w, "general.architecture", str_from(h->family->gguf));
+    gguf_writer_str(w, "general.name", (struct str){path.data + start, path.len - start});
+    for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
+        const json_t *value = json_object_get(defaults, sampling[i].hf);
+        if (json_is_number(value))
+            gguf_writer_f32(w, sampling[i].gguf, (float)json_number_value(value));
+    }
+    json_int_t top_k = json_integer_value(json_object_get(defaults, "top_k"));
+    if (top_k > 0 && top_k <= INT32_MAX)
+        gguf_writer_u32(w, "general.sampling.top_k", (uint32_t)top_k);
+}
+
+/* ---- tokenizer --------------------------------------------------------------------------------- */
+
+static const char *known_pre(const struct vocabulary *v)
+{
+    const struct {
+        const char *pattern, *name;
+    } known[] = {{VOCABULARY_SPLIT_LLAMA3, "llama-bpe"},
+                 {VOCABULARY_SPLIT_QWEN2, "qwen2"},
+                 {VOCABULARY_SPLIT_GPT4O, "gpt-4o"},
+                 {VOCABULARY_SPLIT_TEKKEN, "tekken"},
+                 {VOCABULARY_SPLIT_GPT2, "gpt-2"}};
+    for (size_t i = 0; v->n_splits == 1 && i < sizeof known / sizeof *known; i++)
+        if (str_eq_cstr(v->splits[0].pattern, known[i].pattern))
+            return known[i].name;
+    return NULL;
+}
+
+static void write_tokens(const struct vocabulary *v, struct gguf_writer *w)
+{
+    gguf_writer_array(w, "tokenizer.ggml.tokens", GGUF_STRING, v->n_tokens);
+    for (uint32_t i = 0; i < v->n_tokens; i++) {
+        char hole[32];
+        snprintf(hole, sizeof hole, "[PAD%u]", i);
+        gguf_writer_item_str(w, v->tokens[i].text.data ? v->tokens[i].text : str_from(hole));
+    }
+    gguf_writer_array(w, "tokenizer.ggml.token_type", GGUF_I32, v->n_tokens);
+    for (uint32_t i = 0; i < v->n_tokens; i++)
+        gguf_writer_item_u32(w, v->tokens[i].text.data ? v->tokens[i].kind : TOKEN_UNUSED);
+}
+
+/* The parts of a merge as text; false where one is no token. */
+static enum status write_merges(const struct vocabulary *v, struct gguf_writer *w,
+                                struct error *err)
+{
+    struct buf line = {0};
+    gguf_writer_array(w, "tokenizer.ggml.merges", GGUF_STRING, v->n_merges);
+    for (uint32_t i = 0; i < v->n_merges; i++) {
+        const struct vocabulary_merge *m = &v->merges[i];
+        if (m->left >= v->n_tokens || m->right >= v->n_tokens) {
+            buf_release(&line);
+            return error_set(err, STATUS_UNSUPPORTED,
+                             "the tokenizer merges characters that are no tokens");
+        }
+        buf_clear(&line);
+        buf_append_str(&line, v->tokens[m->left].text);
+        buf_append_char(&line, ' ');
+        buf_append_str(&line, v->tokens[m->right].text);
+        gguf_writer_item_str(w, buf_str(&line));
+    }
+    buf_release(&line);
+    return STATUS_OK;
+}
+
+/* SentencePiece merges by score; tokenizer.json has ranks instead, which order alike. */
+static enum status write_scores(const struct vocabulary *v, struct gguf_writer *w,
+                                struct error *err)
+{
+    float *scores = calloc(v->n_tokens + 1, sizeof *scores);
+    bool given = false;
+    if (!scores)
+        return error_set(err, STATUS_MEMORY, "out of memory for %u tokens", v->n_tokens);
+    for (uint32_t i = 0; i < v->n_tokens; i++) {
+        scores[i] = v->tokens[i].score;
+        given |= scores[i] != 0.0f;
+    }
+    for (uint32_t i = 0; i < v->n_merges && !given; i++)
+        if (v->merges[i].result < v->n_tokens && scores[v->merges[i].result] == 0.0f)
+            scores[v->merges[i].result] = -(float)v->merges[i].rank - 1.0f;
+    gguf_writer_array(w, "tokenizer.ggml.scores", GGUF_F32, v->n_tokens);
+    for (uint32_t i = 0; i < v->n_tokens; i++)
+        gguf_writer_item_f32(w, scores[i]);
+    free(scores);
+    return STATUS_OK;
+}
+
+static bool has_space_prefix(const struct vocabulary *v)
+{
+    for (uint32_t i = 0; i < v->n_normalizers; i++)
+        if (v->normalizers[i].kind == VOCABULARY_NORMALIZER_PREPEND ||
+            v->normalizers[i].prefix != VOCABULARY_PREFIX_NEVER)
+            return true;
+    for (uint32_t i = 0; i < v->n_splits; i++)
+        if (v->splits[i].prefix != VOCABULARY_PREFIX_NEVER)
+            return true;
+    return false;
+}
+
+static void write_id(struct gguf_writer *w, const char *key, int32_t id)
+{
+    if (id >= 0)
+        gguf_writer_u32(w, key, (uint32_t)id);
+}
+
+static enum status write_vocabulary(const struct vocabulary *v, struct gguf_writer *w,
+                                    struct error *err)
+{
+    const char *pre = known_pre(v);
+    bool bytes = v->kind == VOCABULARY_BYTE_BPE;
+    if (bytes ? !pre : v->kind != VOCABULARY_CHAR_BPE || !v->byte_fallback)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "the folder's tokenizer has no name in GGUF that quantize knows");
+    gguf_writer_str(w, "tokenizer.ggml.model", bytes ? STR_LIT("gpt2") : STR_LIT("llama"));
+    gguf_writer_str(w, "tokenizer.ggml.pre", bytes ? str_from(pre) : STR_LIT("default"));
+    write_tokens(v, w);
+    enum status status = bytes ? write_merges(v, w, err) : write_scores(v, w, err);
+    if (!bytes)
+        gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", has_space_prefix(v));
+    write_id(w, "tokenizer.ggml.bos_token_id", v->bos);
+    write_id(w, "tokenizer.ggml.eos_token_id", v->eos);
+    write_id(w, "tokenizer.ggml.eot_token_id", v->eot);
+    write_id(w, "tokenizer.ggml.unknown_token_id", v->unk);
+    write_id(w, "tokenizer.ggml.padding_token_id", v->pad);
+    gguf_writer_bool(w, "tokenizer.ggml.add_bos_token", v->add_bos);
+    gguf_writer_bool(w, "tokenizer.ggml.add_eos_token", v->add_eos);
+    return status;
+}
+
+static enum status write_tokenizer(const struct source *s, struct gguf_writer *w, struct error *err)
+{
+    struct vocabulary v;
+    if (!checkpoint_file(s->checkpoint, "tokenizer.json") &&
+        !checkpoint_file(s->checkpoint, "tokenizer.model"))
+        return STATUS_OK;
+    enum status status = vocabulary_from_checkpoint(s->checkpoint, &v, err);
+    if (status != STATUS_OK)
+        return status;
+    status = write_vocabulary(&v, w, err);
+    vocabulary_release(&v);
+    return status;
+}
+
+/* chat_template.jinja, or the template in tokenizer_config.json (of a list, the one named default). */
+static enum status write_template(const struct source *s, struct gguf_writer *w, struct error *err)
+{
+    const char *path = checkpoint_file(s->checkpoint, "chat_template.jinja");
+    struct buf text = {0};
+    if (path) {
+        enum status status = file_read_all(path, TEMPLATE_BYTES_MAX, &text, err);
+        if (status == STATUS_OK)
+            gguf_writer_str(w, "tokenizer.chat_template", buf_str(&text));
+        buf_release(&text);
+        return status;
+    }
+    const json_t *value =
+        json_object_get(checkpoint_tokenizer_config(s->checkpoint), "chat_template");
+    for (size_t i = 0; json_is_array(value) && i < json_array_size(value); i++) {
+        const json_t *item = json_array_get(value, i);
+        const char *name = json_string_value(json_object_get(item, "name"));
+        if (name && strcmp(name, "default") == 0) {
+            value = json_object_get(item, "template");
+            break;
+        }
+    }
+    if (json_is_string(value))
+        gguf_writer_str(w, "tokenizer.chat_template",
+                        (struct str){json_string_value(value), json_string_length(value)});
+    return STATUS_OK;
+}
+
+enum status hf_metadata(const struct source *s, struct gguf_writer *w, struct error *err)
+{
+    write_general(s, s->hf, w);
+    write_hyper(s->hf, w);
+    enum status status = write_tokenizer(s, w, err);
+    return status == STATUS_OK ? write_template(s, w, err) : status;
+}

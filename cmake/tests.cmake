@@ -62,6 +62,13 @@ foreach(test IN LISTS tests)
     sluice_test(${test} http sluice_server)
 endforeach()
 
+# The official clients; skipped without node, npm or network.
+if(TARGET sluice AND NOT SLUICE_SANITIZE)
+    add_test(NAME http/clients COMMAND ${CMAKE_SOURCE_DIR}/tests/http/clients.sh
+        $<TARGET_FILE:sluice> ${CMAKE_BINARY_DIR})
+    set_tests_properties(http/clients PROPERTIES LABELS http TIMEOUT 300 SKIP_RETURN_CODE 77)
+endif()
+
 # The example embeds the engine as anybody would: through libsluice.a and include/sluice.h.
 add_executable(example_chat examples/chat.c)
 target_link_libraries(example_chat PRIVATE libsluice)

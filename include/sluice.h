@@ -277,6 +277,12 @@ typedef struct sluice_request_options {
 sluice_status sluice_submit(sluice_engine *engine, const sluice_request_options *options,
                             sluice_request **request, sluice_error *error);
 
+/* The prompt that the messages of the options become, as text: written to `text` as far as it has
+ * room, NUL-terminated where there is room; *length is the full length without NUL. */
+sluice_status sluice_apply_template(sluice_engine *engine, const sluice_request_options *options,
+                                    char *text, size_t capacity, size_t *length,
+                                    sluice_error *error);
+
 typedef enum sluice_event_kind {
     SLUICE_EVENT_TEXT,      /* a piece of the answer: whole code points */
     SLUICE_EVENT_REASONING, /* a piece of the model's thinking */

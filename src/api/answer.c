@@ -21,6 +21,7 @@ bool api_answer_init(struct api_answer *answer, const struct api_call *call,
         .stream = call->stream,
         .include_usage = call->include_usage,
         .logprobs = call->options.logprobs,
+        .base64 = call->base64,
         .engine = engine,
         .dialect = dialect,
         .n_choices = (uint32_t)n_inputs * call->n,
@@ -47,6 +48,7 @@ void api_answer_release(struct api_answer *answer)
         buf_release(&answer->choices[i].text);
         buf_release(&answer->choices[i].reasoning);
         buf_release(&answer->choices[i].tool_calls);
+        buf_release(&answer->choices[i].row);
         free(answer->choices[i].tokens);
     }
     free(answer->choices);
@@ -108,6 +110,11 @@ void api_answer_take(struct api_answer *answer, uint32_t index, const sluice_eve
     case SLUICE_EVENT_TOKEN:
         if (answer->logprobs && !keep_token(answer, choice, event))
             answer->failed = true;
+        break;
+    case SLUICE_EVENT_ROWS:
+        buf_append(&choice->row, event->rows,
+                   (size_t)event->n_rows * event->row_width * sizeof *event->rows);
+        answer->failed = answer->failed || choice->row.failed;
         break;
     case SLUICE_EVENT_CHOICE:
         choice->finish = event->finish;

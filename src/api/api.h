@@ -60,6 +60,7 @@ struct api_call {
     bool chat, stream, include_usage, echo, one_tool_call, no_tools;
     const char *reasoning_effort;    /* NULL: not given */
     const sluice_sampling *defaults; /* set before parsing: the server's own, or NULL */
+    bool base64;                     /* embeddings as text */
     bool strict;                     /* set before parsing: unknown fields are an error */
     char ignored[API_IGNORED_MAX];   /* names of unknown fields, ", " between */
 };
@@ -82,6 +83,7 @@ struct api_choice {
     size_t n_tokens, token_capacity, tokens_sent;
     sluice_finish finish; /* NONE while it goes on */
     uint32_t text_bytes;  /* sent so far: offsets of the old completions dialect */
+    struct buf row;       /* float32: an embedding */
 };
 
 struct api_dialect;
@@ -90,7 +92,7 @@ struct api_answer {
     struct arena arena;
     char id[48], model[API_MODEL_MAX];
     int64_t created;
-    bool chat, stream, include_usage, logprobs;
+    bool chat, stream, include_usage, logprobs, base64;
     sluice_engine *engine; /* for the texts of tokens */
     const struct api_dialect *dialect;
     struct api_choice *choices;
@@ -123,7 +125,7 @@ struct api_dialect {
     void (*body)(struct api_answer *answer, struct buf *out);
 };
 
-extern const struct api_dialect api_openai_chat, api_openai_completions;
+extern const struct api_dialect api_openai_chat, api_openai_completions, api_openai_embeddings;
 
 /* ---- the smaller routes (utilities.c) --------------------------------------------------------- */
 
@@ -132,6 +134,10 @@ bool api_tokenize(sluice_engine *engine, struct str body, struct buf *out, struc
 /* {"tokens": [...]} -> {"content": "..."} */
 bool api_detokenize(sluice_engine *engine, struct str body, struct buf *out,
                     struct api_error *error);
+
+/* A body of /v1/chat/completions -> {"prompt": "..."}, what its messages become. */
+bool api_apply_template(sluice_engine *engine, struct str body, struct buf *out,
+                        struct api_error *error);
 
 /* ---- writing JSON ----------------------------------------------------------------------------- */
 

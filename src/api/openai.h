@@ -18,5 +18,8 @@ bool openai_read_parallel(struct api_call *call, const char *name, const json_t 
 
 /* openai_request.c */
 bool openai_parse(struct api_call *call, bool chat, struct str body, struct api_error *error);
+bool openai_parse_embeddings(struct api_call *call, struct str body, struct api_error *error);
+/* openai_answer.c */
+void openai_error_body(const struct api_error *error, struct buf *out);
 
 #endif

@@ -271,7 +271,7 @@ static void stream_end(struct api_answer *answer, struct buf *out)
     buf_append_cstr(out, "data: [DONE]\n\n");
 }
 
-static void error_body(const struct api_error *error, struct buf *out)
+void openai_error_body(const struct api_error *error, struct buf *out)
 {
     buf_append_cstr(out, "{\"error\":{\"message\":");
     json_write_string(out, str_from(error->message));
@@ -294,7 +294,7 @@ static void stream_error(struct api_answer *answer, const struct api_error *erro
 {
     (void)answer;
     buf_append_cstr(out, "data: ");
-    error_body(error, out);
+    openai_error_body(error, out);
     buf_append_cstr(out, "\n\n");
 }
 
@@ -373,7 +373,7 @@ const struct api_dialect api_openai_chat = {
     .stream_type = "text/event-stream",
     .keep_alive = KEEP_ALIVE,
     .parse = parse_chat,
-    .error_body = error_body,
+    .error_body = openai_error_body,
     .take_tool_call = take_tool_call,
     .stream_begin = stream_begin,
     .stream_event = stream_event,
@@ -386,7 +386,7 @@ const struct api_dialect api_openai_completions = {
     .stream_type = "text/event-stream",
     .keep_alive = KEEP_ALIVE,
     .parse = parse_completions,
-    .error_body = error_body,
+    .error_body = openai_error_body,
     .take_tool_call = take_tool_call,
     .stream_begin = stream_begin,
     .stream_event = stream_event,

@@ -216,6 +216,7 @@ static bool refuse_always(struct api_call *call, const char *name, const json_t 
         {"audio", "this server answers in text only"},
         {"web_search_options", "this server does not search the web"},
         {"suffix", "filling in the middle is not supported by this version"},
+        {"dimensions", "shortened embeddings are not supported; leave the field out"},
         {"prediction", "predicted output is not supported; leave the field out"},
     };
     (void)call;
@@ -477,6 +478,43 @@ static bool parse_completion(struct api_call *call, struct str body, struct api_
         if (!call->prompts[i].text)
             return api_refuse(error, "echo", "echo needs prompts of text, not of token ids");
     return check_common(call, error);
+}
+
+/* ---- embeddings ------------------------------------------------------------------------------- */
+
+static bool read_encoding(struct api_call *call, const char *name, const json_t *value,
+                          struct api_error *error)
+{
+    const char *text;
+    if (!fields_text(call, name, value, &text, error))
+        return false;
+    call->base64 = strcmp(text, "base64") == 0;
+    return call->base64 || strcmp(text, "float") == 0 ||
+           api_refuse(error, name, "encoding_format must be float or base64");
+}
+
+static const struct field embedding_fields[] = {
+    CUSTOM("model", read_model, 0),
+    CUSTOM("input", read_prompt, 0),
+    CUSTOM("encoding_format", read_encoding, 0),
+    CUSTOM("dimensions", refuse_always, 0),
+    CUSTOM("cache_salt", read_cache_salt, 0),
+    {"priority", FIELD_I32, OPTION(priority), INT32_MIN, INT32_MAX, 0, NULL},
+    ACCEPT("user"),
+    FIELDS_END,
+};
+
+bool openai_parse_embeddings(struct api_call *call, struct str body, struct api_error *error)
+{
+    static const struct field none[] = {FIELDS_END};
+    json_t *root;
+    if (!fields_parse(body, &root, error))
+        return false;
+    call->n = 1;
+    call->options.mode = SLUICE_EMBED;
+    bool ok = fields_read(call, embedding_fields, none, root, error);
+    json_decref(root);
+    return ok && (call->prompts || api_refuse(error, "input", "input is missing"));
 }
 
 bool openai_parse(struct api_call *call, bool chat, struct str body, struct api_error *error)

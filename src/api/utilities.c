@@ -1,4 +1,4 @@
-/* /tokenize and /detokenize: what a client needs to count, or to build prompts of ids. */
+/* /tokenize, /detokenize, /apply-template: what a client needs to count, or to build prompts. */
 #include <stdlib.h>
 
 #include "api/fields.h"
@@ -97,8 +97,9 @@ static bool detokenize(sluice_engine *engine, const int32_t *ids, size_t n, stru
     if (ok && buf_reserve(&text, length + 1))
         ok = sluice_detokenize(engine, ids, n, text.data, length + 1, &length, &problem) ==
              SLUICE_OK;
-    if (!ok || text.failed) {
-        ok = false;
+    if (text.failed) {
+        ok = api_fail(error, 503, "server_error", "out_of_memory", "out of memory");
+    } else if (!ok) {
         api_error_from_engine(&problem, error);
     } else {
         buf_append_cstr(out, "{\"content\":");
@@ -124,5 +125,39 @@ bool api_detokenize(sluice_engine *engine, struct str body, struct buf *out,
         ok = detokenize(engine, ids, n, out, error);
     free(ids);
     json_decref(root);
+    return ok;
+}
+
+static bool render(sluice_engine *engine, const struct api_call *call, struct buf *out,
+                   struct api_error *error)
+{
+    sluice_error problem;
+    size_t length = 0;
+    struct buf text = {0};
+    bool ok =
+        sluice_apply_template(engine, &call->options, NULL, 0, &length, &problem) == SLUICE_OK;
+    if (ok && buf_reserve(&text, length + 1))
+        ok = sluice_apply_template(engine, &call->options, text.data, length + 1, &length,
+                                   &problem) == SLUICE_OK;
+    if (text.failed) {
+        ok = api_fail(error, 503, "server_error", "out_of_memory", "out of memory");
+    } else if (!ok) {
+        api_error_from_engine(&problem, error);
+    } else {
+        buf_append_cstr(out, "{\"prompt\":");
+        json_write_string(out, (struct str){text.data, length});
+        buf_append_char(out, '}');
+    }
+    buf_release(&text);
+    return ok;
+}
+
+bool api_apply_template(sluice_engine *engine, struct str body, struct buf *out,
+                        struct api_error *error)
+{
+    struct api_call call = {0};
+    arena_init(&call.arena, 4 * body.len + (1 << 20));
+    bool ok = api_openai_chat.parse(&call, body, error) && render(engine, &call, out, error);
+    api_call_release(&call);
     return ok;
 }

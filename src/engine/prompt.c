@@ -132,17 +132,52 @@ static enum status render(sluice_request *request, const sluice_request_options 
     return chat_render(request->engine->chat, &chat, out, err);
 }
 
+static enum status need_template(const sluice_engine *engine, struct error *err)
+{
+    if (engine->chat)
+        return STATUS_OK;
+    return error_set(err, STATUS_UNSUPPORTED,
+                     "%s: no usable chat template (%s): send a raw prompt, or open the model "
+                     "with a template of your own",
+                     engine->source.name, engine->chat_problem);
+}
+
+sluice_status sluice_apply_template(sluice_engine *engine, const sluice_request_options *options,
+                                    char *text, size_t capacity, size_t *length,
+                                    sluice_error *error)
+{
+    struct error err = {0};
+    struct jinja_output out = {0};
+    *length = 0;
+    enum status status = need_template(engine, &err);
+    if (status == STATUS_OK && (!options->messages || options->n_messages == 0))
+        status = error_set(&err, STATUS_USAGE, "messages: the list is empty");
+    sluice_request *scratch = status == STATUS_OK ? request_new(engine, &err) : NULL;
+    if (status == STATUS_OK)
+        status = scratch ? render(scratch, options, &out, &err) : err.status;
+    if (status == STATUS_OK) {
+        size_t n = out.text.len < capacity ? out.text.len : capacity;
+        if (n)
+            memcpy(text, out.text.data, n);
+        if (n < capacity)
+            text[n] = 0;
+        *length = out.text.len;
+    }
+    jinja_output_release(&out);
+    if (scratch)
+        request_release(scratch);
+    return public_status(status, &err, error);
+}
+
 enum status prompt_from_messages(sluice_request *request, const sluice_request_options *options,
                                  struct error *err)
 {
     const sluice_engine *engine = request->engine;
-    if (!engine->chat)
-        return error_set(err, STATUS_UNSUPPORTED,
-                         "%s: no usable chat template (%s): send a raw prompt, or open the model "
-                         "with a template of your own",
-                         engine->source.name, engine->chat_problem);
+    enum status status = need_template(engine, err);
+    if (status != STATUS_OK)
+        return status;
     struct jinja_output text = {0};
-    enum status status = render(request, options, &text, err);
+    status = render(request, options, &text, err);
     if (status != STATUS_OK)
         return status;
     struct tokenizer_options how = {.specials = TOKENIZER_SPECIALS_TRUSTED};

@@ -92,8 +92,39 @@ static void write_histogram(struct buf *out, const struct histogram *histogram,
                (unsigned long long)sum, name, histogram->sum, name, (unsigned long long)sum);
 }
 
+/* The engine's own counters. */
+static void write_engine(const sluice_model_info *info, const sluice_stats *s, struct buf *out)
+{
+    const struct {
+        const char *name, *type, *help;
+        double value;
+    } values[] = {
+        {"sluice_sequences_running", "gauge", "Answers in the batch.", s->running},
+        {"sluice_sequences_waiting", "gauge", "Answers in the queue.", s->waiting},
+        {"sluice_kv_pages", "gauge", "KV pages of the pool.", s->pages_total},
+        {"sluice_kv_pages_used", "gauge", "KV pages of running answers.", s->pages_used},
+        {"sluice_kv_pages_cached", "gauge", "Free KV pages that still hold a prefix.",
+         s->pages_cached},
+        {"sluice_kv_page_bytes", "gauge", "Size of a KV page.", (double)s->page_bytes},
+        {"sluice_prefilled_tokens_total", "counter", "Prompt tokens computed.",
+         (double)s->prefilled_tokens},
+        {"sluice_decoded_tokens_total", "counter", "Tokens drawn.", (double)s->decoded_tokens},
+        {"sluice_preemptions_total", "counter", "Answers put back into the queue.",
+         (double)s->preemptions},
+        {"sluice_steps_total", "counter", "Forward passes.", (double)s->steps},
+        {"sluice_step_seconds_total", "counter", "Time spent in forward passes.", s->step_seconds},
+        {"sluice_bytes_read_total", "counter", "Weights and KV read by forward passes.",
+         (double)s->bytes_read},
+        {"sluice_kv_pool_bytes", "gauge", "Size of the KV page pool.", (double)info->kv_bytes},
+        {"sluice_weight_bytes", "gauge", "Size of the model's weights.",
+         (double)info->weight_bytes},
+    };
+    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
+        write_value(out, values[i].name, values[i].type, values[i].help, values[i].value);
+}
+
 void metrics_write(struct metrics *metrics, size_t jobs, const sluice_model_info *info,
-                   struct buf *out)
+                   const sluice_stats *stats, struct buf *out)
 {
     static const char *const outcomes[] = {"ok", "refused", "failed", "cancelled"};
     pthread_mutex_lock(&metrics->lock);
@@ -111,10 +142,7 @@ void metrics_write(struct metrics *metrics, size_t jobs, const sluice_model_info
                 "Tokens of prompts that were not computed again.", (double)m.cached_tokens);
     write_value(out, "sluice_output_tokens_total", "counter", "Tokens generated.",
                 (double)m.output_tokens);
-    write_value(out, "sluice_kv_pool_bytes", "gauge", "Size of the KV page pool.",
-                (double)info->kv_bytes);
-    write_value(out, "sluice_weight_bytes", "gauge", "Size of the model's weights.",
-                (double)info->weight_bytes);
+    write_engine(info, stats, out);
     write_histogram(out, &m.first_token, latency_bounds, "sluice_time_to_first_token_seconds",
                     "From the request's last byte to the first token.");
     write_histogram(out, &m.inter_token, gap_bounds, "sluice_inter_token_seconds",

@@ -35,6 +35,6 @@ void metrics_gap(struct metrics *metrics, double seconds);
 void metrics_queue(struct metrics *metrics, double seconds);
 /* Appends the exposition. `jobs`: requests in work now. */
 void metrics_write(struct metrics *metrics, size_t jobs, const sluice_model_info *info,
-                   struct buf *out);
+                   const sluice_stats *stats, struct buf *out);
 
 #endif

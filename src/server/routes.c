@@ -33,6 +33,8 @@ static const struct route routes[] = {
     {"POST", "/v1/chat/completions", NULL, &api_openai_chat, false},
     {"POST", "/v1/completions", NULL, &api_openai_completions, false},
     {"POST", "/v1/requests/*", view_cancel, NULL, false},
+    {"POST", "/v1/embeddings", NULL, &api_openai_embeddings, false},
+    {"POST", "/apply-template", view_template, NULL, false},
     {"POST", "/tokenize", view_tokenize, NULL, false},
     {"POST", "/detokenize", view_detokenize, NULL, false},
 };

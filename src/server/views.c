@@ -1,6 +1,7 @@
 /* Routes that need no engine, or only its tables: answered on the transport's thread. */
 #include <string.h>
 
+#include "base/clock.h"
 #include "server/internal.h"
 
 static void answer_json(struct http_exchange *exchange, struct buf *body)
@@ -9,10 +10,28 @@ static void answer_json(struct http_exchange *exchange, struct buf *body)
     buf_release(body);
 }
 
+/* False when answers are in the batch and no step has ended for a long time. */
+static bool makes_progress(struct server *server)
+{
+    sluice_stats stats;
+    uint64_t now = clock_now_ns();
+    sluice_engine_stats(server->options.engine, &stats);
+    pthread_mutex_lock(&server->jobs_lock);
+    if (stats.steps != server->seen_steps || stats.running == 0 || !server->seen_ns) {
+        server->seen_steps = stats.steps;
+        server->seen_ns = now;
+    }
+    bool moves = now - server->seen_ns < STUCK_NS;
+    pthread_mutex_unlock(&server->jobs_lock);
+    return moves;
+}
+
 void view_health(struct server *server, struct http_exchange *exchange)
 {
-    (void)server;
-    http_answer(exchange, 200, "application/json", STR_LIT("{\"status\":\"ok\"}"));
+    if (makes_progress(server))
+        http_answer(exchange, 200, "application/json", STR_LIT("{\"status\":\"ok\"}"));
+    else
+        http_answer(exchange, 503, "application/json", STR_LIT("{\"status\":\"stuck\"}"));
 }
 
 /* Not while it drains: a load balancer then sends new work elsewhere. */
@@ -27,7 +46,9 @@ void view_ready(struct server *server, struct http_exchange *exchange)
 void view_metrics(struct server *server, struct http_exchange *exchange)
 {
     struct buf out = {0};
-    metrics_write(&server->metrics, jobs_count(server), &server->info, &out);
+    sluice_stats stats;
+    sluice_engine_stats(server->options.engine, &stats);
+    metrics_write(&server->metrics, jobs_count(server), &server->info, &stats, &out);
     http_answer(exchange, 200, "text/plain; version=0.0.4", buf_str(&out));
     buf_release(&out);
 }
@@ -91,6 +112,13 @@ void view_status(struct server *server, struct http_exchange *exchange)
     json_write_string(&out, str_from(server->info.backend));
     buf_append_cstr(&out, ",\"device\":");
     json_write_string(&out, str_from(server->info.device));
+    sluice_stats stats;
+    sluice_engine_stats(server->options.engine, &stats);
+    buf_printf(&out,
+               ",\"running\":%u,\"waiting\":%u,\"kv_pages\":%u,\"kv_pages_used\":%u,"
+               "\"kv_pages_cached\":%u",
+               stats.running, stats.waiting, stats.pages_total, stats.pages_used,
+               stats.pages_cached);
     buf_printf(&out, ",\"draining\":%s,\"connections_active\":%zu,\"requests\":",
                atomic_load(&server->draining) ? "true" : "false", http_server_active(server->http));
     jobs_describe(server, &out);
@@ -122,6 +150,14 @@ void view_detokenize(struct server *server, struct http_exchange *exchange)
     struct buf out = {0};
     struct api_error error;
     bool ok = api_detokenize(server->options.engine, http_body(exchange), &out, &error);
+    answer(exchange, ok, &out, &error);
+}
+
+void view_template(struct server *server, struct http_exchange *exchange)
+{
+    struct buf out = {0};
+    struct api_error error;
+    bool ok = api_apply_template(server->options.engine, http_body(exchange), &out, &error);
     answer(exchange, ok, &out, &error);
 }
 

@@ -250,6 +250,31 @@ static void completes_prompts(void **state)
     buf_release(&body);
 }
 
+static void embeds_and_renders(void **state)
+{
+    (void)state;
+    json_t *root = call("/v1/embeddings", "{\"input\":[\"a fox\",\"a fox\",\"the sea\"]}", 200);
+    double dot[2] = {0}, length = 0;
+    json_t *first = json_object_get(at(root, "data", 0), "embedding");
+    assert_int_equal(json_array_size(first), 256);
+    for (size_t i = 0; i < 256; i++) {
+        double a = json_number_value(json_array_get(first, i));
+        length += a * a;
+        for (size_t j = 0; j < 2; j++)
+            dot[j] += a * json_number_value(json_array_get(
+                              json_object_get(at(root, "data", j + 1), "embedding"), i));
+    }
+    assert_true(length > 0.999 && length < 1.001);
+    assert_true(dot[0] > 0.999 && dot[1] < 0.99);
+    json_decref(root);
+    root = call("/v1/embeddings", "{\"input\":\"a fox\",\"encoding_format\":\"base64\"}", 200);
+    assert_int_equal(strlen(text_at(at(root, "data", 0), "embedding")), (256 * 4 + 2) / 3 * 4);
+    json_decref(root);
+    root = call("/apply-template", "{" HELLO "}", 200);
+    assert_non_null(strstr(text_at(root, "prompt"), "<|im_start|>user\nHello<|im_end|>"));
+    json_decref(root);
+}
+
 static void seeds_and_stops(void **state)
 {
     (void)state;
@@ -373,6 +398,11 @@ static const struct refusal refusals[] = {
     {TEXT, "{\"prompt\":\"x\",\"best_of\":2}", 400, "best_of"},
     {TEXT, "{\"prompt\":\"x\",\"echo\":true,\"logprobs\":1}", 400, "echo"},
     {TEXT, "{\"prompt\":\"x\",\"logprobs\":21}", 400, "logprobs"},
+    {"/v1/embeddings", "{}", 400, "input"},
+    {"/v1/embeddings", "{\"input\":\"\"}", 400, "input"},
+    {"/v1/embeddings", "{\"input\":\"x\",\"dimensions\":5}", 400, "dimensions"},
+    {"/v1/embeddings", "{\"input\":\"x\",\"encoding_format\":\"hex\"}", 400, "encoding_format"},
+    {"/apply-template", "{\"messages\":[]}", 400, "messages"},
     {"/tokenize", "{}", 400, "content"},
     {"/detokenize", "{\"tokens\":[-5]}", 400, "tokens"},
     {"/detokenize", "{\"tokens\":5}", 400, "tokens"},
@@ -668,6 +698,7 @@ int main(void)
         cmocka_unit_test(separates_reasoning),
         cmocka_unit_test(gives_log_probabilities),
         cmocka_unit_test(completes_prompts),
+        cmocka_unit_test(embeds_and_renders),
         cmocka_unit_test(seeds_and_stops),
         cmocka_unit_test(special_tokens_in_content_are_text),
         cmocka_unit_test(refuses_by_name),

@@ -39,6 +39,7 @@ void exchange_resume(struct http_exchange *exchange)
     if (!exchange->suspended)
         return;
     exchange->suspended = false;
+    exchange->progress_ns = clock_now_ns(); /* the watcher counts from now */
     MHD_resume_connection(exchange->connection);
 }
 
@@ -84,23 +85,27 @@ static struct MHD_Response *make_response(struct http_exchange *exchange)
                                            MHD_RESPMEM_MUST_COPY);
 }
 
+/* Without the lock: the library takes a lock of the response here, and holds that one while it calls
+ * stream_read(), which takes ours. An answer that was begun does not change any more, but for the
+ * bytes of a stream. */
 enum MHD_Result exchange_queue(struct http_exchange *exchange)
 {
-    if (exchange->left)
-        return MHD_NO;
-    struct MHD_Response *response = make_response(exchange);
+    pthread_mutex_lock(&exchange->lock);
+    bool left = exchange->left, close_after = exchange->close_after;
+    exchange->queued = true;
+    exchange->progress_ns = clock_now_ns();
+    pthread_mutex_unlock(&exchange->lock);
+    struct MHD_Response *response = left ? NULL : make_response(exchange);
     if (!response)
         return MHD_NO;
     if (exchange->content_type[0])
         MHD_add_response_header(response, "Content-Type", exchange->content_type);
     for (size_t i = 0; i < exchange->n_headers; i++)
         MHD_add_response_header(response, exchange->headers[i].name, exchange->headers[i].value);
-    if (exchange->close_after)
+    if (close_after)
         MHD_add_response_header(response, "Connection", "close");
     enum MHD_Result result = MHD_queue_response(exchange->connection, exchange->status, response);
     MHD_destroy_response(response);
-    exchange->queued = result == MHD_YES;
-    exchange->progress_ns = clock_now_ns();
     return result;
 }
 

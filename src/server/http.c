@@ -263,10 +263,7 @@ static enum MHD_Result look_at_headers(struct http_exchange *exchange, const cha
     if (!exchange->refused || (drop && !broken && !summary.expects))
         return MHD_YES;
     http_close_after(exchange);
-    pthread_mutex_lock(&exchange->lock);
-    enum MHD_Result result = exchange_queue(exchange);
-    pthread_mutex_unlock(&exchange->lock);
-    return result;
+    return exchange_queue(exchange);
 }
 
 /* ---- body ------------------------------------------------------------------------------------- */
@@ -309,19 +306,17 @@ static enum MHD_Result answer_or_wait(struct http_exchange *exchange)
         if (!exchange->refused)
             server->options.callbacks.request(server->options.context, exchange);
     }
-    enum MHD_Result result = MHD_YES;
     pthread_mutex_lock(&exchange->lock);
-    if (exchange->left) {
-        result = MHD_NO;
-    } else if (exchange->answer != ANSWER_NONE) {
-        result = exchange_queue(exchange);
-    } else {
+    bool left = exchange->left, ready = left || exchange->answer != ANSWER_NONE;
+    if (!ready) {
         exchange->suspended = true;
         exchange->suspensions++;
         MHD_suspend_connection(exchange->connection);
     }
     pthread_mutex_unlock(&exchange->lock);
-    return result;
+    if (left)
+        return MHD_NO;
+    return ready ? exchange_queue(exchange) : MHD_YES;
 }
 
 static enum MHD_Result on_access(void *context, struct MHD_Connection *connection, const char *url,

@@ -100,7 +100,7 @@ struct http_server {
 /* answer.c. With exchange->lock held: lets the library go on with a suspended connection. */
 void exchange_resume(struct http_exchange *exchange);
 void exchange_unref(struct http_exchange *exchange);
-/* Hands the answer to the library, with the lock held. */
+/* Hands the answer to the library; without the lock. */
 enum MHD_Result exchange_queue(struct http_exchange *exchange);
 
 /* watch.c */

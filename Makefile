@@ -26,7 +26,7 @@ define configure
 fi
 endef
 
-.PHONY: build run test bench asan tsan fuzz soak cuda format format-check clean install setup setup-dev help
+.PHONY: build run test bench asan tsan sim fuzz soak cuda format format-check clean install setup setup-dev help
 .NOTPARALLEL:
 
 build: setup ## build/sluice (the default)
@@ -54,6 +54,12 @@ tsan: setup ## all tests under ThreadSanitizer
 	$(call configure,tsan,build-tsan)
 	@cmake --build build-tsan
 	@tools/run-tests build-tsan $(TEST_ARGS)
+
+sim: setup ## the scheduler's simulator: 10,000 seeds of 10,000 steps (a quarter of an hour)
+	$(call configure,release,build,$(RELEASE))
+	@cmake --build build --target test_simulation
+	@SLUICE_SIM_SEEDS=$${SLUICE_SIM_SEEDS:-10000} SLUICE_SIM_STEPS=$${SLUICE_SIM_STEPS:-10000} \
+	    build/tests/test_simulation
 
 fuzz: setup-dev ## every fuzz entry, FUZZ_SECONDS (60) for all together
 	$(call configure,fuzz,build-fuzz)

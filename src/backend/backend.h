@@ -39,7 +39,7 @@ extern "C" {
 
 #define BACKEND_IN_FLIGHT        2
 #define BACKEND_TOP_LOGPROBS_MAX 20
-#define BACKEND_ABI              2 /* raised with any change a plugin can see */
+#define BACKEND_ABI              3 /* raised with any change a plugin can see */
 
 struct backend;
 struct placed_weight;  /* a weight in the layout this hardware likes */

@@ -123,6 +123,7 @@ static enum status create_loop(sluice_engine *engine, struct error *err)
     for (int i = 0; i < BACKEND_IN_FLIGHT && status == STATUS_OK; i++)
         status = create_flight(size, &engine->flights[i], err);
     engine->next_deadline_ns = UINT64_MAX;
+    engine->weight_bytes = program_weight_bytes(program);
     /* Numbers start at 1, so that a fresh request's sampled_number (0) is never the last step's. */
     engine->step_number = 1;
     return status;

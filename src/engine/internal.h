@@ -44,7 +44,7 @@
 #define ENGINE_STOP_BYTES_MAX  1024        /* of one stop string */
 #define ENGINE_CONTEXT_DEFAULT 8192        /* positions, where the caller names none */
 #define ENGINE_CONTEXT_LEAST   256         /* what a default context may shrink to */
-#define ENGINE_SEQUENCES       16          /* default of max_sequences */
+#define ENGINE_SEQUENCES       64          /* default of max_sequences */
 #define ENGINE_STEP_ROWS       512         /* default of step_rows */
 #define ENGINE_PAGE_TOKENS     32          /* a page of the widest group: 1.6 % lost of 1k tokens */
 #define ENGINE_OUTPUT_BYTES    (16u << 20) /* most logits that a scoring step may produce */
@@ -95,7 +95,7 @@ struct flight {
     struct step *step;
     struct sample_step *sample_step;
     struct sched_slice *slices; /* [n_slices] of the plan; id 0: its answer ended meanwhile */
-    uint32_t n_slices;
+    uint32_t n_slices, n_generated, n_rows;
     uint32_t *output_rows; /* [n_slots] of the slices: first output */
     uint32_t *sample_rows; /* [n_slots] of the slices: sample row or NO_SAMPLE */
     uint64_t number;
@@ -134,6 +134,7 @@ struct sluice_engine {
     uint64_t step_number;
     uint64_t step_ended_ns;
     uint64_t next_deadline_ns; /* UINT64_MAX: none */
+    uint64_t weight_bytes;     /* that a step reads */
     sluice_stats counts;       /* what becomes `stats` */
     sluice_request *live;      /* all requests that the loop knows, linked by live_next */
     sluice_request *touched;   /* those with new events and a list to report them to */
@@ -149,8 +150,8 @@ struct choice {
     struct output output;
     struct sampling_row sampling_row;
     int32_t *tokens;         /* [n_prompt + n_generate]: the prompt, then what was drawn */
-    uint32_t n_tokens;       /* known */
-    uint32_t state;          /* recurrent state slot that holds the newest state */
+    struct kv_chain chain;   /* the same to the scheduler: as far as tokens are known */
+    uint32_t history;        /* positions before it are in the sampler's history of this slot */
     uint64_t sampled_number; /* step after which the last token was drawn, and its sample row */
     uint32_t sampled_row;
 };
@@ -260,11 +261,14 @@ void loop_finish(sluice_engine *engine, sluice_request *request, sluice_finish r
 /* One answer is over; with the last one, the request. */
 void loop_end_choice(sluice_engine *engine, struct choice *choice, sluice_finish reason);
 
-/* step.c. The plan as the flight's step; STATUS_INTERNAL if a limit was missed (our own bug). */
+/* step.c. Bytes of weights and of K/V that the flight read, at most: of experts all count, since the
+ * plan does not know which are chosen. */
+uint64_t step_bytes_read(const sluice_engine *engine, const struct flight *flight);
+/* The plan as the flight's step; STATUS_INTERNAL if a limit was missed (our own bug). */
 enum status step_write(sluice_engine *engine, struct flight *flight, const struct sched_plan *plan,
                        struct error *err);
-/* What to draw from it, once the results of the flight before it are known. */
-enum status step_write_sample(struct flight *flight, struct error *err);
+/* What to draw from it, submitted once the results of the flight before it are known. */
+enum status step_write_sample(sluice_engine *engine, struct flight *flight, struct error *err);
 
 /* result.c. Everything that slice i of a completed flight brought its answer. */
 void result_deliver(sluice_engine *engine, struct flight *flight, uint32_t i, uint64_t now);

@@ -119,12 +119,15 @@ static void admit(sluice_engine *engine, sluice_request *request)
     for (uint32_t i = 0; i < request->n_choices && status == STATUS_OK; i++) {
         struct sched_request wanted = {
             .id = choice_id(&request->choices[i]),
-            .n_prompt = (uint32_t)request->prompt.count,
+            .chain = &request->choices[i].chain,
             .n_generate = request->n_generate,
             .all_outputs =
                 request->mode == SLUICE_SCORE_LOGITS || request->mode == SLUICE_SCORE_HIDDEN ||
                 (request->mode == SLUICE_EMBED && request->pooling != SLUICE_POOLING_LAST),
             .chunk = request->chunk,
+            .priority = request->priority,
+            .key = request->key,
+            .parent = i ? choice_id(&request->choices[0]) : 0,
         };
         status = sched_add(engine->sched, &wanted, &err);
     }
@@ -213,6 +216,7 @@ static bool receive(sluice_engine *engine, bool busy)
 static void fail_begun(sluice_engine *engine, const struct error *err)
 {
     log_error("%s", err->message);
+    kv_forget(engine->kv);
     sluice_request *next;
     for (sluice_request *request = engine->live; request; request = next) {
         next = request->live_next;
@@ -227,6 +231,8 @@ static void mark_admitted(sluice_engine *engine, const struct sched_slice *slice
     if (request->admitted_ns)
         return;
     request->admitted_ns = now;
+    request->n_cached = slice->cached;
+    engine->counts.cached_tokens += slice->cached;
     atomic_store_explicit(&request->admitted, true, memory_order_relaxed);
     engine->counts.prompt_tokens += request->prompt.count;
     if (request->report_admission) {
@@ -245,6 +251,8 @@ static void launch(sluice_engine *engine, struct flight *flight, const struct sc
             engine->counts.prefilled_tokens += plan->slices[i].n_rows;
     }
     wakeups_flush(engine); /* headers need not wait for the step */
+    flight->n_generated = plan->n_generated;
+    flight->n_rows = plan->n_rows;
     flight->status = step_write(engine, flight, plan, &flight->error);
     if (flight->status == STATUS_OK)
         flight->status = engine->api->submit(engine->backend, engine->loaded, flight->step,
@@ -258,7 +266,7 @@ static void launch(sluice_engine *engine, struct flight *flight, const struct sc
 static void launch_sample(sluice_engine *engine, struct flight *flight)
 {
     if (flight->status == STATUS_OK)
-        flight->status = step_write_sample(flight, &flight->error);
+        flight->status = step_write_sample(engine, flight, &flight->error);
     const struct sample_step *sample = flight->sample_step;
     if (flight->status == STATUS_OK && (sample->n_rows || sample->n_history_writes))
         flight->status = engine->api->sample(engine->backend, engine->loaded, sample,
@@ -298,6 +306,9 @@ static void count_step(sluice_engine *engine, const struct flight *flight, uint6
     counts->step_buckets[bucket]++;
     counts->steps++;
     counts->step_seconds += took;
+    counts->bytes_read += step_bytes_read(engine, flight);
+    sched_measure(engine->sched, flight->n_generated, flight->n_rows - flight->n_generated,
+                  now - began);
 }
 
 static void publish_stats(sluice_engine *engine)
@@ -307,6 +318,8 @@ static void publish_stats(sluice_engine *engine)
     counts->waiting = sched_waiting(engine->sched);
     counts->pages_total = kv_pages_total(engine->kv);
     counts->pages_used = counts->pages_total - kv_pages_free(engine->kv);
+    counts->pages_cached = kv_pages_cached(engine->kv);
+    counts->preemptions = sched_counters(engine->sched).preemptions;
     counts->page_bytes = engine->size.layout.page_bytes;
     pthread_mutex_lock(&engine->stats_lock);
     engine->stats = *counts;

@@ -32,9 +32,9 @@ static enum status take_token(sluice_engine *engine, struct choice *choice,
         return sampling_failure_status(result->failed, err);
     if (result->token < 0 || (uint32_t)result->token >= engine->source.program->n_vocab)
         return error_set(err, STATUS_INTERNAL, "the sampler drew token %d", result->token);
-    choice->tokens[choice->n_tokens++] = result->token;
+    choice->tokens[choice->chain.n_tokens++] = result->token;
     choice->sampling_row.mirostat_mu = result->mirostat_mu;
-    uint32_t n_output = choice->n_tokens - (uint32_t)request->prompt.count;
+    uint32_t n_output = choice->chain.n_tokens - choice->chain.n_prompt;
     atomic_fetch_add_explicit(&request->n_output, 1, memory_order_relaxed);
     engine->counts.decoded_tokens++;
     if (request->token_events) {
@@ -138,7 +138,7 @@ void result_deliver(sluice_engine *engine, struct flight *flight, uint32_t i, ui
     enum status status = STATUS_OK;
     sluice_finish reason = SLUICE_FINISH_NONE;
     request->events.choice = choice->index;
-    if (!slice->generated && choice->index == 0)
+    if (slice->n_rows && !slice->generated && choice->index == 0)
         atomic_store_explicit(&request->computed, slice->first_position + slice->n_rows,
                               memory_order_relaxed);
     if (request->mode == SLUICE_EMBED) {

@@ -11,9 +11,12 @@
  *
  * Memory is the device's own where the backend reports one, else this machine's.
  */
+#define _GNU_SOURCE
 #include <stdio.h>
+#include <sys/random.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "engine/internal.h"
 
 #define SEQUENCES_MAX 4096
@@ -57,11 +60,11 @@ static enum status plan_layout(const struct program *program, enum tensor_type k
                                      ENGINE_PAGE_TOKENS, &size->layout, err);
     if (status != STATUS_OK)
         return status;
-    size->kv = (struct kv_config){
-        .n_slots = size->n_slots,
-        .n_groups = size->layout.n_groups,
-        .max_extend = size->max_rows,
-    };
+    size->kv.n_slots = size->n_slots;
+    size->kv.n_groups = size->layout.n_groups;
+    size->kv.max_extend = size->max_rows;
+    size->kv.alignment = program->row_alignment;
+    size->kv.identity = (uint64_t)kv_type;
     for (uint32_t i = 0; i < size->layout.n_groups; i++) {
         const struct group_layout *g = &size->layout.groups[i];
         size->kv.groups[i] = (struct kv_group_config){
@@ -115,7 +118,12 @@ enum status sizing_limits(const struct program *program, const struct backend_in
                           struct error *err)
 {
     *out = (struct engine_size){0};
-    out->n_slots = options->max_sequences ? options->max_sequences : ENGINE_SEQUENCES;
+    uint32_t fit = options->step_rows > program->row_alignment
+                       ? options->step_rows + 1 - program->row_alignment
+                       : 1;
+    if (options->step_rows == 0 || fit > ENGINE_SEQUENCES)
+        fit = ENGINE_SEQUENCES;
+    out->n_slots = options->max_sequences ? options->max_sequences : fit;
     if (out->n_slots > SEQUENCES_MAX || options->step_rows > STEP_ROWS_MAX)
         return error_set(err, STATUS_USAGE, "max_sequences: at most %d; step_rows: at most %u",
                          SEQUENCES_MAX, STEP_ROWS_MAX);
@@ -136,8 +144,10 @@ enum status sizing_limits(const struct program *program, const struct backend_in
         status = plan_layout(program, kv_type, out, err);
     if (status != STATUS_OK)
         return status;
-    uint64_t writes = kv_config_pages(&out->kv, 0) * out->n_slots +
-                      (uint64_t)out->kv.n_groups * ((uint64_t)out->n_slots + out->max_rows);
+    /* Two prompts that begin with a full table from the index, and what every sequence may take. */
+    uint64_t per_row = out->kv.n_groups + kv_config_pages(&out->kv, 0);
+    uint64_t writes = 2 * (uint64_t)out->layout.slot_pages + per_row * out->n_slots +
+                      (uint64_t)out->kv.n_groups * ((uint64_t)out->max_rows + rows);
     if (writes > UINT32_MAX / sizeof(struct table_write))
         return error_set(err, STATUS_LIMIT, "%u sequences of this model need too many table writes",
                          out->n_slots);
@@ -146,11 +156,12 @@ enum status sizing_limits(const struct program *program, const struct backend_in
         .max_slices = out->n_slots,
         .max_outputs = out->max_outputs,
         .max_table_writes = (uint32_t)writes,
+        .max_copies = out->n_slots * out->kv.n_groups,
         .n_axes = program->n_axes,
     };
     out->sample = (struct sample_limits){
         .max_rows = out->n_slots,
-        .max_history_writes = out->max_rows,
+        .max_history_writes = out->max_rows + out->n_context,
         .max_biases = out->n_slots * ENGINE_BIASES_MAX,
         .max_masks = out->n_slots,
         .n_vocab = program->n_vocab,
@@ -212,13 +223,26 @@ enum status sizing_memory(const struct program *program, const struct hardware *
     size->layout.n_pages = size->kv.n_pages =
         pages < UINT32_MAX - 1 ? (uint32_t)pages : UINT32_MAX - 1;
     size->max_positions = longest_sequence(size);
+    size->kv.no_index = options->no_prefix_cache;
+    size->kv.reproducible = options->reproducible;
+    uint64_t kept = options->checkpoint_memory / page_bytes;
+    size->kv.checkpoint_pages = options->checkpoint_memory == 0 ? size->kv.n_pages / 4
+                                : kept < size->kv.n_pages       ? (uint32_t)kept
+                                                                : size->kv.n_pages;
+    if (getentropy(&size->kv.seed, sizeof size->kv.seed) != 0)
+        size->kv.seed = clock_now_ns();
     size->sched = (struct sched_config){
         .n_slots = size->n_slots,
         .max_rows = size->max_rows,
         .max_slices = size->step.max_slices,
         .max_outputs = size->max_outputs,
         .max_writes = size->step.max_table_writes,
-        .max_queued = size->max_queued * ENGINE_CHOICES_MAX,
+        .max_copies = size->step.max_copies,
+        .max_queued = size->max_queued + 2 * ENGINE_CHOICES_MAX,
+        .max_queued_tokens = options->max_queued_tokens,
+        .max_of_key = options->max_key_requests,
+        .max_gap_us =
+            options->max_gap_ms < UINT32_MAX / 1000 ? options->max_gap_ms * 1000 : UINT32_MAX,
         .max_context = size->n_context,
         .alignment = program->row_alignment,
     };

@@ -293,13 +293,20 @@ static enum status make_choice(sluice_request *request, uint32_t index, const st
     size_t n_prompt = request->prompt.count;
     choice->request = request;
     choice->index = index;
-    choice->n_tokens = (uint32_t)n_prompt;
     struct sampling sampling = request->sampling;
     sampling.seed += index * 0x9e3779b97f4a7c15u;
     choice->sampling_row = sampling_row_from(&sampling, (uint32_t)n_prompt);
     choice->tokens =
         arena_alloc(&request->arena, n_prompt + request->n_generate, sizeof *choice->tokens);
-    if (!choice->tokens)
+    size_t n_blocks = kv_blocks(engine->kv, n_prompt + request->n_generate);
+    choice->chain = (struct kv_chain){
+        .tokens = choice->tokens,
+        .keys = arena_alloc(&request->arena, n_blocks, sizeof *choice->chain.keys),
+        .salt = request->salt,
+        .n_tokens = (uint32_t)n_prompt,
+        .n_prompt = (uint32_t)n_prompt,
+    };
+    if (!choice->tokens || !choice->chain.keys)
         return error_set(err, STATUS_MEMORY, "out of memory for %zu tokens", n_prompt);
     memcpy(choice->tokens, request->prompt.ids, n_prompt * sizeof *choice->tokens);
     if (request->mode != SLUICE_GENERATE)
@@ -332,9 +339,12 @@ static enum status make_choices(sluice_request *request, const sluice_request_op
                            : error_set(err, STATUS_MEMORY, "out of memory for an embedding");
 }
 
-static uint64_t identity(const char *text)
+/* A number for a text that must not meet another one's; the seed is the engine's secret. */
+static uint64_t identity(const sluice_engine *engine, const char *text)
 {
-    return text && *text ? XXH3_64bits(text, strlen(text)) | 1 : 0;
+    if (!text || !*text)
+        return 0;
+    return XXH3_64bits_withSeed(text, strlen(text), engine->size.kv.seed) | 1;
 }
 
 /* What needs no checking. */
@@ -351,8 +361,8 @@ static void copy_plain(sluice_request *request, const sluice_request_options *op
     request->token_events = options->tokens || request->sampling.logprobs;
     request->report_admission = options->report_admission;
     request->priority = options->priority;
-    request->key = identity(options->key);
-    request->salt = identity(options->cache_salt);
+    request->key = identity(engine, options->key);
+    request->salt = identity(engine, options->cache_salt);
     request->wakeups = options->wakeups;
     wakeups_retain(request->wakeups);
     request->user = options->user;

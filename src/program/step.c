@@ -15,6 +15,7 @@ enum section {
     SECTION_TOKENS,
     SECTION_OUTPUTS,
     SECTION_TABLE_WRITES,
+    SECTION_COPIES,
     SECTION_EMBEDDINGS,
     SECTIONS
 };
@@ -29,6 +30,7 @@ static bool sections(const struct step_limits *l, uint64_t offsets[SECTIONS + 1]
         [SECTION_TOKENS] = {l->max_rows, sizeof(int32_t)},
         [SECTION_OUTPUTS] = {l->max_outputs, sizeof(struct step_output)},
         [SECTION_TABLE_WRITES] = {l->max_table_writes, sizeof(struct table_write)},
+        [SECTION_COPIES] = {l->max_copies, sizeof(struct page_copy)},
         [SECTION_EMBEDDINGS] = {(uint64_t)l->max_embeddings * l->embedding_width, sizeof(float)},
     };
     uint64_t at = sizeof(struct step);
@@ -66,6 +68,7 @@ struct step *step_init(void *buffer, const struct step_limits *limits)
     step->tokens_at = (uint32_t)offsets[SECTION_TOKENS];
     step->outputs_at = (uint32_t)offsets[SECTION_OUTPUTS];
     step->table_writes_at = (uint32_t)offsets[SECTION_TABLE_WRITES];
+    step->copies_at = (uint32_t)offsets[SECTION_COPIES];
     step->embeddings_at = (uint32_t)offsets[SECTION_EMBEDDINGS];
     return step;
 }
@@ -74,7 +77,7 @@ void step_clear(struct step *step, uint64_t number)
 {
     step->number = number;
     step->n_rows = step->n_slices = step->n_outputs = step->n_logits = 0;
-    step->n_tokens = step->n_table_writes = step->n_embeddings = 0;
+    step->n_tokens = step->n_table_writes = step->n_copies = step->n_embeddings = 0;
 }
 
 bool step_add_slice(struct step *step, const struct slice *slice, const int32_t *tokens)
@@ -120,6 +123,14 @@ bool step_add_table_write(struct step *step, struct table_write write)
     if (step->n_table_writes == step->limits.max_table_writes)
         return false;
     ((struct table_write *)((char *)step + step->table_writes_at))[step->n_table_writes++] = write;
+    return true;
+}
+
+bool step_add_copy(struct step *step, struct page_copy copy)
+{
+    if (step->n_copies == step->limits.max_copies)
+        return false;
+    ((struct page_copy *)((char *)step + step->copies_at))[step->n_copies++] = copy;
     return true;
 }
 
@@ -173,12 +184,13 @@ enum status step_check(const struct step *step, size_t bytes, uint32_t n_slots, 
         step->tokens_at != offsets[SECTION_TOKENS] ||
         step->outputs_at != offsets[SECTION_OUTPUTS] ||
         step->table_writes_at != offsets[SECTION_TABLE_WRITES] ||
+        step->copies_at != offsets[SECTION_COPIES] ||
         step->embeddings_at != offsets[SECTION_EMBEDDINGS])
         return error_set(err, STATUS_INTERNAL, "step sections do not match its limits");
     if (step->n_rows > l->max_rows || step->n_slices > l->max_slices ||
         step->n_outputs > l->max_outputs || step->n_logits > step->n_outputs ||
         step->n_tokens > l->max_rows || step->n_table_writes > l->max_table_writes ||
-        step->n_embeddings > l->max_embeddings)
+        step->n_copies > l->max_copies || step->n_embeddings > l->max_embeddings)
         return error_set(err, STATUS_INTERNAL, "a step count exceeds its limit");
     uint32_t next_row = 0;
     for (uint32_t i = 0; i < step->n_slices; i++) {

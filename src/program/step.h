@@ -5,7 +5,9 @@
  * copied to a device in one transfer, broadcast to other ranks, recorded and replayed. Sections:
  *
  *   header | slices | row_slice | rope positions [axis][row] | tokens | outputs | table writes |
- *   embedding rows
+ *   page copies | embedding rows
+ *
+ * Table writes apply first, then whole pages are copied, in order, then the rows run.
  *
  * A slice is a run of consecutive positions of one sequence: a prompt chunk, or one generated token
  * (or several, under speculation). A sequence may have several slices in a step; later slices see
@@ -80,11 +82,17 @@ struct table_write {
     uint32_t page;
 };
 
+/* A sequence is about to write a page that others share: it gets a copy of its own. */
+struct page_copy {
+    uint32_t from, to;
+};
+
 struct step_limits {
     uint32_t max_rows;
     uint32_t max_slices;
     uint32_t max_outputs;
     uint32_t max_table_writes;
+    uint32_t max_copies;     /* page copies */
     uint32_t max_embeddings; /* embedding rows; 0: none */
     uint32_t embedding_width;
     uint32_t n_axes;
@@ -94,11 +102,12 @@ struct step {
     uint32_t magic;
     uint32_t bytes; /* of the whole buffer */
     uint64_t number;
-    uint32_t n_rows, n_slices, n_outputs, n_logits, n_tokens, n_table_writes, n_embeddings;
+    uint32_t n_rows, n_slices, n_outputs, n_logits, n_tokens, n_table_writes, n_copies,
+        n_embeddings;
     struct step_limits limits;
     /* Byte offsets from the header's start. */
     uint32_t slices_at, row_slice_at, positions_at, tokens_at, outputs_at, table_writes_at,
-        embeddings_at;
+        copies_at, embeddings_at;
 };
 
 /* Bytes of a step of these capacities; 0 on overflow. */
@@ -115,6 +124,7 @@ void step_clear(struct step *step, uint64_t number);
 bool step_add_slice(struct step *step, const struct slice *slice, const int32_t *tokens);
 bool step_add_output(struct step *step, uint32_t row, bool logits); /* all logits before others */
 bool step_add_table_write(struct step *step, struct table_write write);
+bool step_add_copy(struct step *step, struct page_copy copy);
 
 /* Full consistency check (ranges, capacities, offsets): for tests, replay and other ranks. */
 enum status step_check(const struct step *step, size_t bytes, uint32_t n_slots, uint32_t n_vocab,
@@ -150,6 +160,11 @@ STEP_FN const struct step_output *step_outputs(const struct step *s)
 STEP_FN const struct table_write *step_table_writes(const struct step *s)
 {
     return (const struct table_write *)((const char *)s + s->table_writes_at);
+}
+
+STEP_FN const struct page_copy *step_copies(const struct step *s)
+{
+    return (const struct page_copy *)((const char *)s + s->copies_at);
 }
 
 STEP_FN const float *step_embeddings(const struct step *s)

@@ -1,83 +1,42 @@
 /*
- * Batching in its simplest honest form. A sequence is one record, in one of two queues:
- *
- *   waiting   first in, first out; the head is admitted when a slot is free and the pool can hold
- *             everything it may become, beside everything the running ones may become
- *   running   in order of admission, so oldest first
- *
- * Since the reservations of the running sequences never sum to more than the pool, kv_extend()
- * cannot run out of pages, nothing is ever put back, and there is no deadlock to detect. The price
- * is a pool that is not full while answers stop early; preemption will lift that.
- *
- * A plan walks the running queue twice: generated rows, then prompt chunks. Records, hash chains and
- * the plan's arrays are allocated once.
+ * The sequences: one record each, in one of three queues, found by id through hash chains. All
+ * arrays are allocated once.
  */
-#include "sched/sched.h"
-
 #include <stdlib.h>
 
-#include "base/checked.h"
-
-#define NONE UINT32_MAX
-
-struct sequence {
-    struct sched_request request;
-    uint64_t reserved; /* pages it may hold at its largest */
-    uint32_t computed; /* positions of executed steps */
-    uint32_t planned;  /* rows in the plan that is not committed yet */
-    uint32_t slot;     /* NONE while waiting */
-    bool opened;       /* the slot is open in kv */
-    bool paused;
-    uint32_t previous, next; /* in its queue; next also links the unused records */
-    uint32_t hash_next;
-};
-
-struct queue {
-    uint32_t head, tail, count;
-};
-
-struct sched {
-    struct sched_config config;
-    struct kv *kv;
-    struct sequence *sequences; /* [n_slots + max_queued] */
-    uint32_t unused;            /* head of the unused records */
-    struct queue waiting, running;
-    uint32_t *free_slots; /* stack of n_free_slots */
-    uint32_t n_free_slots;
-    uint64_t reserved; /* pages, over the running sequences */
-    uint32_t *buckets; /* by id, [n_buckets], a power of two */
-    uint32_t n_buckets;
-    struct sched_plan plan;
-    uint32_t n_outputs; /* of the plan */
-};
+#include "sched/internal.h"
 
 /* ---- records ---------------------------------------------------------------------------------- */
 
-static void queue_push(struct sched *sched, struct queue *queue, uint32_t index)
+/* Behind the last one that goes before it; waiting ones at the end, since order is decided later. */
+static void queue_push(struct sched *sched, struct queue *queue, uint32_t index, bool ranked)
 {
     struct sequence *s = &sched->sequences[index];
-    s->previous = queue->tail;
-    s->next = NONE;
-    if (queue->tail == NONE)
-        queue->head = index;
-    else
-        sched->sequences[queue->tail].next = index;
-    queue->tail = index;
+    uint32_t after = queue->tail;
+    while (ranked && after != NONE && outranks(s, &sched->sequences[after]))
+        after = sched->sequences[after].previous;
+    s->previous = after;
+    uint32_t *link = after == NONE ? &queue->head : &sched->sequences[after].next;
+    s->next = *link;
+    *link = index;
+    *(s->next == NONE ? &queue->tail : &sched->sequences[s->next].previous) = index;
     queue->count++;
 }
 
 static void queue_unlink(struct sched *sched, struct queue *queue, uint32_t index)
 {
     struct sequence *s = &sched->sequences[index];
-    if (s->previous == NONE)
-        queue->head = s->next;
-    else
-        sched->sequences[s->previous].next = s->next;
-    if (s->next == NONE)
-        queue->tail = s->previous;
-    else
-        sched->sequences[s->next].previous = s->previous;
+    *(s->previous == NONE ? &queue->head : &sched->sequences[s->previous].next) = s->next;
+    *(s->next == NONE ? &queue->tail : &sched->sequences[s->next].previous) = s->previous;
     queue->count--;
+}
+
+void queue_move(struct sched *sched, uint32_t index, enum place place)
+{
+    struct sequence *s = &sched->sequences[index];
+    queue_unlink(sched, &sched->queues[s->place], index);
+    s->place = place;
+    queue_push(sched, &sched->queues[place], index, place == RUNNING);
 }
 
 static uint32_t *bucket_of(const struct sched *sched, uint64_t id)
@@ -85,7 +44,7 @@ static uint32_t *bucket_of(const struct sched *sched, uint64_t id)
     return &sched->buckets[(id * 0x9e3779b97f4a7c15u >> 32) & (sched->n_buckets - 1)];
 }
 
-static uint32_t find(const struct sched *sched, uint64_t id)
+uint32_t sched_find(const struct sched *sched, uint64_t id)
 {
     uint32_t index = *bucket_of(sched, id);
     while (index != NONE && sched->sequences[index].request.id != id)
@@ -103,14 +62,31 @@ static void forget(struct sched *sched, uint32_t index)
     sched->unused = index;
 }
 
+/* The record of a key; there is one, since there are as many records as sequences. */
+static uint32_t key_record(struct sched *sched, uint64_t name)
+{
+    uint32_t dead = NONE;
+    for (uint32_t i = 0; i < sched->n_keys; i++) {
+        if (sched->keys[i].name == name)
+            return i;
+        if (sched->keys[i].live == 0)
+            dead = i;
+    }
+    if (sched->n_keys < sched->n_sequences)
+        dead = sched->n_keys++;
+    sched->keys[dead] = (struct key){.name = name};
+    return dead;
+}
+
 /* ---- life ------------------------------------------------------------------------------------- */
 
 uint64_t sched_least_writes(const struct kv *kv, uint32_t n_slots, uint32_t alignment)
 {
-    /* A generated row in each other slot, one slot opening, and the shortest chunk a prompt can
-     * advance by: a row takes at most one page per group. */
-    return kv_open_writes(kv) +
-           (uint64_t)kv_groups(kv) * ((uint64_t)n_slots - 1 + (alignment ? alignment : 1));
+    /* One slot opening on all that its table holds, a row in every slot, and the shortest chunk a
+     * prompt can advance by: a row takes at most one page per group, and a state. */
+    uint64_t per_row = (uint64_t)kv_groups(kv) + kv_state_pages(kv);
+    return kv_slot_entries(kv) + n_slots * per_row +
+           (uint64_t)kv_groups(kv) * (alignment ? alignment : 1);
 }
 
 static enum status check_config(const struct sched_config *c, const struct kv *kv,
@@ -128,10 +104,38 @@ static enum status check_config(const struct sched_config *c, const struct kv *k
         return error_set(err, STATUS_USAGE, "sched: %u slices for %u slots", c->max_slices,
                          c->n_slots);
     uint64_t writes = sched_least_writes(kv, c->n_slots, c->alignment);
-    if (c->max_writes < writes)
-        return error_set(err, STATUS_USAGE, "sched: %u table writes per step, at least %llu needed",
-                         c->max_writes, (unsigned long long)writes);
+    uint64_t copies = (uint64_t)c->n_slots * kv_groups(kv);
+    if (c->max_writes < writes || c->max_copies < copies)
+        return error_set(err, STATUS_USAGE,
+                         "sched: %u table writes and %u copies per step, at least %llu and %llu "
+                         "needed",
+                         c->max_writes, c->max_copies, (unsigned long long)writes,
+                         (unsigned long long)copies);
     return STATUS_OK;
+}
+
+static bool allocate(struct sched *sched, size_t n)
+{
+    const struct sched_config *c = &sched->config;
+    sched->n_buckets = 16;
+    while (sched->n_buckets < n && sched->n_buckets < (1u << 24))
+        sched->n_buckets *= 2;
+    sched->n_sequences = (uint32_t)n;
+    sched->sequences = n < NONE ? calloc(n, sizeof *sched->sequences) : NULL;
+    sched->keys = calloc(n, sizeof *sched->keys);
+    sched->free_slots = calloc(c->n_slots, sizeof *sched->free_slots);
+    sched->slot_owner = calloc(c->n_slots, sizeof *sched->slot_owner);
+    sched->buckets = calloc(sched->n_buckets, sizeof *sched->buckets);
+    sched->plan.slices = calloc(c->n_slots, sizeof *sched->plan.slices);
+    sched->plan.changes = (struct kv_changes){
+        .writes = calloc(c->max_writes, sizeof *sched->plan.changes.writes),
+        .copies = calloc(c->max_copies + 1u, sizeof *sched->plan.changes.copies),
+        .max_writes = c->max_writes,
+        .max_copies = c->max_copies,
+    };
+    return sched->sequences && sched->keys && sched->free_slots && sched->slot_owner &&
+           sched->buckets && sched->plan.slices && sched->plan.changes.writes &&
+           sched->plan.changes.copies;
 }
 
 enum status sched_create(const struct sched_config *config, struct kv *kv, struct sched **out,
@@ -146,29 +150,24 @@ enum status sched_create(const struct sched_config *config, struct kv *kv, struc
         return error_set(err, STATUS_MEMORY, "out of memory for the scheduler");
     sched->config = *config;
     sched->config.alignment = config->alignment ? config->alignment : 1;
+    sched->config.max_gap_us = config->max_gap_us ? config->max_gap_us : GAP_DEFAULT;
     sched->kv = kv;
     size_t n = (size_t)config->n_slots + config->max_queued;
-    sched->n_buckets = 16;
-    while (sched->n_buckets < n && sched->n_buckets < (1u << 24))
-        sched->n_buckets *= 2;
-    sched->sequences = n < NONE ? calloc(n, sizeof *sched->sequences) : NULL;
-    sched->free_slots = calloc(config->n_slots, sizeof *sched->free_slots);
-    sched->buckets = calloc(sched->n_buckets, sizeof *sched->buckets);
-    sched->plan.slices = calloc(config->max_slices, sizeof *sched->plan.slices);
-    sched->plan.writes = calloc(config->max_writes, sizeof *sched->plan.writes);
-    if (!sched->sequences || !sched->free_slots || !sched->buckets || !sched->plan.slices ||
-        !sched->plan.writes) {
+    if (!allocate(sched, n)) {
         sched_free(sched);
         return error_set(err, STATUS_MEMORY, "out of memory for a scheduler of %zu sequences", n);
     }
     for (size_t i = 0; i < n; i++)
         sched->sequences[i].next = i + 1 < n ? (uint32_t)i + 1 : NONE;
-    for (uint32_t i = 0; i < config->n_slots; i++)
+    for (uint32_t i = 0; i < config->n_slots; i++) {
         sched->free_slots[i] = config->n_slots - 1 - i;
+        sched->slot_owner[i] = NONE;
+    }
     sched->n_free_slots = config->n_slots;
     for (uint32_t i = 0; i < sched->n_buckets; i++)
         sched->buckets[i] = NONE;
-    sched->waiting = sched->running = (struct queue){NONE, NONE, 0};
+    for (int i = 0; i < PLACES; i++)
+        sched->queues[i] = (struct queue){NONE, NONE, 0};
     *out = sched;
     return STATUS_OK;
 }
@@ -178,62 +177,136 @@ void sched_free(struct sched *sched)
     if (!sched)
         return;
     free(sched->sequences);
+    free(sched->keys);
     free(sched->free_slots);
+    free(sched->slot_owner);
     free(sched->buckets);
     free(sched->plan.slices);
-    free(sched->plan.writes);
+    free(sched->plan.changes.writes);
+    free(sched->plan.changes.copies);
     free(sched);
 }
 
-/* Positions that are computed in all: the last generated token is drawn, never run. */
-static uint64_t total_rows(const struct sched_request *request)
+static enum status check_request(const struct sched *sched, const struct sched_request *request,
+                                 struct error *err)
 {
-    return (uint64_t)request->n_prompt + (request->n_generate ? request->n_generate - 1 : 0);
-}
-
-enum status sched_add(struct sched *sched, const struct sched_request *request, struct error *err)
-{
-    if (request->n_prompt == 0 || find(sched, request->id) != NONE)
+    const struct sched_config *c = &sched->config;
+    uint32_t n_prompt = request->chain->n_prompt;
+    if (n_prompt == 0 || request->id == 0 || sched_find(sched, request->id) != NONE)
         return error_set(err, STATUS_USAGE, "sched: sequence %llu is empty or there already",
                          (unsigned long long)request->id);
-    uint64_t length = (uint64_t)request->n_prompt + request->n_generate;
-    if (length > sched->config.max_context)
+    uint64_t length = (uint64_t)n_prompt + request->n_generate;
+    if (length > c->max_context)
         return error_set(err, STATUS_LIMIT,
-                         "%u prompt tokens and %u to generate exceed the context of %u",
-                         request->n_prompt, request->n_generate, sched->config.max_context);
+                         "%u prompt tokens and %u to generate exceed the context of %u", n_prompt,
+                         request->n_generate, c->max_context);
     uint64_t pages = kv_pages_for(sched->kv, total_rows(request));
     if (pages > kv_pages_total(sched->kv))
         return error_set(
             err, STATUS_LIMIT, "%llu tokens need %llu pages of KV memory, the pool has %u",
             (unsigned long long)length, (unsigned long long)pages, kv_pages_total(sched->kv));
-    if (sched->waiting.count == sched->config.max_queued || sched->unused == NONE)
-        return error_set(err, STATUS_LIMIT, "the queue of %u requests is full",
-                         sched->config.max_queued);
-    uint32_t index = sched->unused;
+    if (sched_waiting(sched) >= c->max_queued || sched->unused == NONE)
+        return error_set(err, STATUS_LIMIT, "the queue of %u requests is full", c->max_queued);
+    if (c->max_queued_tokens && sched->queued_tokens + n_prompt > c->max_queued_tokens)
+        return error_set(err, STATUS_LIMIT, "prompts of %llu tokens wait already, at most %llu may",
+                         (unsigned long long)sched->queued_tokens,
+                         (unsigned long long)c->max_queued_tokens);
+    return STATUS_OK;
+}
+
+struct kv_match sched_match(struct sched *sched, struct sequence *s)
+{
+    struct kv_chain *c = s->request.chain;
+    /* The last token must be computed, for its output; of rows that are all wanted, those that were
+     * not handed out yet. */
+    uint32_t limit =
+        s->request.all_outputs && s->scored < c->n_tokens - 1 ? s->scored : c->n_tokens - 1;
+    struct kv_match match = kv_match(sched->kv, c, limit);
+    s->cached = match.cached;
+    return match;
+}
+
+enum status sched_add(struct sched *sched, const struct sched_request *request, struct error *err)
+{
+    enum status status = check_request(sched, request, err);
+    if (status != STATUS_OK)
+        return status;
+    uint32_t key = key_record(sched, request->key);
+    struct key *k = &sched->keys[key];
+    if (sched->config.max_of_key && request->key && k->live >= sched->config.max_of_key)
+        return error_set(err, STATUS_LIMIT,
+                         "%u requests of this key are in work or waiting already", k->live);
+    if (k->live++ == 0 && k->served < sched->served_floor)
+        k->served = sched->served_floor;
+    uint32_t index = sched->unused, parent = NONE;
     struct sequence *s = &sched->sequences[index];
     sched->unused = s->next;
-    *s = (struct sequence){.request = *request, .reserved = pages, .slot = NONE};
+    *s = (struct sequence){
+        .request = *request,
+        .slot = NONE,
+        .order = sched->n_arrived++,
+        .arrived = sched->clock,
+        .key = key,
+    };
+    if (request->parent)
+        parent = sched_find(sched, request->parent);
+    const struct sequence *p = parent == NONE ? NULL : &sched->sequences[parent];
+    bool hold = p && p->computed < request->chain->n_prompt &&
+                p->request.chain->n_tokens == request->chain->n_prompt;
+    s->place = hold ? HELD : WAITING;
+    if (hold && p->place == HELD) /* siblings, not generations: all share the first one's prompt */
+        s->request.parent = p->request.parent;
     uint32_t *bucket = bucket_of(sched, request->id);
     s->hash_next = *bucket;
     *bucket = index;
-    queue_push(sched, &sched->waiting, index);
+    queue_push(sched, &sched->queues[s->place], index, false);
+    sched->queued_tokens += request->chain->n_prompt;
+    sched_match(sched, s);
     return STATUS_OK;
+}
+
+/* Gives up slot and pages. */
+static void vacate(struct sched *sched, struct sequence *s)
+{
+    kv_close(sched->kv, s->slot);
+    sched->slot_owner[s->slot] = NONE;
+    sched->free_slots[sched->n_free_slots++] = s->slot;
+    s->slot = NONE;
+}
+
+void sched_preempt(struct sched *sched, uint32_t index)
+{
+    struct sequence *s = &sched->sequences[index];
+    vacate(sched, s);
+    uint32_t n_prompt = s->request.chain->n_prompt;
+    uint32_t done = s->computed < n_prompt ? s->computed : n_prompt;
+    s->scored = done > s->scored ? done : s->scored;
+    s->computed = 0;
+    s->arrived = 0; /* it has waited for its turn once already */
+    sched->counters.preemptions++;
+    if (sched->pressed == s->request.id)
+        sched->pressed = 0;
+    sched->queued_tokens += n_prompt;
+    queue_move(sched, index, WAITING);
 }
 
 bool sched_remove(struct sched *sched, uint64_t id)
 {
-    uint32_t index = find(sched, id);
+    uint32_t index = sched_find(sched, id);
     if (index == NONE)
         return false;
     struct sequence *s = &sched->sequences[index];
-    if (s->slot == NONE) {
-        queue_unlink(sched, &sched->waiting, index);
-    } else {
-        if (s->opened)
-            kv_close(sched->kv, s->slot);
-        sched->free_slots[sched->n_free_slots++] = s->slot;
-        sched->reserved -= s->reserved;
-        queue_unlink(sched, &sched->running, index);
+    if (s->place == RUNNING)
+        vacate(sched, s);
+    else
+        sched->queued_tokens -= s->request.chain->n_prompt;
+    sched->keys[s->key].live--;
+    queue_unlink(sched, &sched->queues[s->place], index);
+    uint32_t next;
+    for (uint32_t i = sched->queues[HELD].head; i != NONE; i = next) {
+        next = sched->sequences[i].next;
+        if (sched->sequences[i].request.parent == id)
+            queue_move(sched, i, WAITING);
     }
     forget(sched, index);
     return true;
@@ -241,7 +314,7 @@ bool sched_remove(struct sched *sched, uint64_t id)
 
 bool sched_pause(struct sched *sched, uint64_t id, bool paused)
 {
-    uint32_t index = find(sched, id);
+    uint32_t index = sched_find(sched, id);
     if (index == NONE)
         return false;
     sched->sequences[index].paused = paused;
@@ -250,152 +323,27 @@ bool sched_pause(struct sched *sched, uint64_t id, bool paused)
 
 uint32_t sched_running(const struct sched *sched)
 {
-    return sched->running.count;
+    return sched->queues[RUNNING].count;
 }
 
 uint32_t sched_waiting(const struct sched *sched)
 {
-    return sched->waiting.count;
+    return sched->queues[WAITING].count + sched->queues[HELD].count;
 }
 
-/* ---- planning --------------------------------------------------------------------------------- */
-
-/* Strictly first in, first out: a smaller request behind the head must not overtake it, or a large
- * one could wait forever. */
-static void admit(struct sched *sched)
+struct sched_counters sched_counters(const struct sched *sched)
 {
-    while (sched->waiting.head != NONE && sched->n_free_slots > 0) {
-        uint32_t index = sched->waiting.head;
-        struct sequence *s = &sched->sequences[index];
-        if (sched->reserved + s->reserved > kv_pages_total(sched->kv))
-            return;
-        queue_unlink(sched, &sched->waiting, index);
-        s->slot = sched->free_slots[--sched->n_free_slots];
-        sched->reserved += s->reserved;
-        queue_push(sched, &sched->running, index);
-    }
-}
-
-/* Cuts a chunk of a prompt so that it ends on a multiple of the alignment, or with the prompt. */
-static uint32_t align_chunk(const struct sched *sched, const struct sequence *s, uint32_t rows)
-{
-    uint32_t end = s->computed + rows;
-    if (end < s->request.n_prompt)
-        end -= end % sched->config.alignment;
-    return end > s->computed ? end - s->computed : 0;
-}
-
-static uint32_t at_most(uint32_t value, uint32_t most)
-{
-    return value < most ? value : most;
-}
-
-/* Makes the pages of the next `rows` positions, fewer where the step's table writes do not suffice.
- * Returns the rows it could place; 0 when none. */
-static uint32_t place_rows(struct sched *sched, struct sequence *s, uint32_t rows)
-{
-    struct sched_plan *plan = &sched->plan;
-    uint32_t n;
-    if (!s->opened) {
-        /* Opening must leave room for the chunk, or its writes would go out with no slice. */
-        if (sched->config.max_writes - plan->n_writes <
-            sched_least_writes(sched->kv, 1, sched->config.alignment))
-            return 0;
-        if (kv_open(sched->kv, s->slot, plan->writes + plan->n_writes, &n, NULL) != STATUS_OK)
-            return 0;
-        plan->n_writes += n;
-        s->opened = true;
-    }
-    while (rows > 0) {
-        enum status status = kv_extend(sched->kv, s->slot, s->computed + rows, s->computed,
-                                       plan->writes + plan->n_writes,
-                                       sched->config.max_writes - plan->n_writes, &n, NULL);
-        if (status == STATUS_OK) {
-            plan->n_writes += n;
-            return rows;
-        }
-        uint32_t fewer = align_chunk(sched, s, rows / 2);
-        uint32_t least = align_chunk(sched, s, at_most(rows, sched->config.alignment));
-        rows = fewer ? fewer : least < rows ? least : 0;
-    }
-    return 0;
-}
-
-static void add_slice(struct sched *sched, struct sequence *s, uint32_t rows)
-{
-    struct sched_plan *plan = &sched->plan;
-    bool first = !s->opened;
-    rows = place_rows(sched, s, rows);
-    if (rows == 0)
-        return;
-    bool generated = s->computed >= s->request.n_prompt;
-    bool all = s->request.all_outputs && !generated;
-    bool last = s->computed + rows >= s->request.n_prompt;
-    plan->slices[plan->n_slices++] = (struct sched_slice){
-        .id = s->request.id,
-        .slot = s->slot,
-        .first_position = s->computed,
-        .n_rows = rows,
-        .generated = generated,
-        .last = last,
-        .all_outputs = all,
-        .opened = first,
-    };
-    plan->n_rows += rows;
-    sched->n_outputs += all ? rows : last;
-    s->planned = rows;
-}
-
-static void plan_generated(struct sched *sched, struct sequence *s)
-{
-    if (s->computed >= s->request.n_prompt && s->computed < total_rows(&s->request))
-        add_slice(sched, s, 1);
-}
-
-static void plan_prompt(struct sched *sched, struct sequence *s)
-{
-    const struct sched_config *c = &sched->config;
-    if (s->computed >= s->request.n_prompt)
-        return;
-    uint32_t rows = at_most(s->request.n_prompt - s->computed, c->max_rows - sched->plan.n_rows);
-    if (s->request.chunk)
-        rows = at_most(rows, s->request.chunk > c->alignment ? s->request.chunk : c->alignment);
-    if (s->request.all_outputs)
-        rows = at_most(rows, c->max_outputs - sched->n_outputs);
-    rows = align_chunk(sched, s, rows);
-    if (rows)
-        add_slice(sched, s, rows);
-}
-
-const struct sched_plan *sched_plan(struct sched *sched)
-{
-    struct sched_plan *plan = &sched->plan;
-    plan->n_slices = plan->n_writes = plan->n_rows = sched->n_outputs = 0;
-    admit(sched);
-    for (int pass = 0; pass < 2; pass++) {
-        for (uint32_t i = sched->running.head; i != NONE; i = sched->sequences[i].next) {
-            struct sequence *s = &sched->sequences[i];
-            if (pass == 0)
-                s->planned = 0;
-            bool full = plan->n_rows == sched->config.max_rows ||
-                        plan->n_slices == sched->config.max_slices ||
-                        sched->n_outputs == sched->config.max_outputs;
-            if (s->paused || full)
-                continue;
-            if (pass == 0)
-                plan_generated(sched, s);
-            else
-                plan_prompt(sched, s);
-        }
-    }
-    return plan;
+    return sched->counters;
 }
 
 void sched_commit(struct sched *sched)
 {
-    for (uint32_t i = sched->running.head; i != NONE; i = sched->sequences[i].next) {
+    for (uint32_t i = sched->queues[RUNNING].head; i != NONE; i = sched->sequences[i].next) {
         struct sequence *s = &sched->sequences[i];
         s->computed += s->planned;
+        if (s->planned || s->opened)
+            kv_commit(sched->kv, s->slot);
         s->planned = 0;
+        s->opened = false;
     }
 }

@@ -159,6 +159,19 @@ static enum status write_tables(struct cpu_backend *backend, const struct step *
     return STATUS_OK;
 }
 
+static enum status copy_pages(struct cpu_backend *backend, const struct step *step,
+                              struct error *err)
+{
+    uint64_t bytes = backend->layout.page_bytes;
+    for (uint32_t i = 0; i < step->n_copies; i++) {
+        struct page_copy c = step_copies(step)[i];
+        if (c.from >= backend->layout.n_pages || c.to >= backend->layout.n_pages)
+            return error_set(err, STATUS_INTERNAL, "page copy %u: %u to %u", i, c.from, c.to);
+        memmove(backend->pages + c.to * bytes, backend->pages + c.from * bytes, bytes);
+    }
+    return STATUS_OK;
+}
+
 /* Entries [first, last] of a slot's table row hold pages. */
 static bool pages_present(const struct cpu_backend *backend, uint32_t slot, uint32_t group,
                           uint64_t first, uint64_t last)
@@ -259,6 +272,8 @@ static enum status cpu_submit(struct backend *base, struct loaded_program *progr
     enum status status = write_tables(backend, step, err);
     if (status == STATUS_OK)
         status = check_run(&run, err);
+    if (status == STATUS_OK)
+        status = copy_pages(backend, step, err);
     if (status != STATUS_OK)
         return status;
     cpu_walk(&run);

@@ -20,6 +20,11 @@ static enum status check_table_writes(const struct cuda_backend *backend, const 
                              "table write %u: slot %u, group %u, index %u, page %u", i, w.slot,
                              w.group, w.index, w.page);
     }
+    for (uint32_t i = 0; i < step->n_copies; i++)
+        if (step_copies(step)[i].from >= layout->n_pages ||
+            step_copies(step)[i].to >= layout->n_pages)
+            return error_set(err, STATUS_INTERNAL, "page copy %u: %u to %u of %u pages", i,
+                             step_copies(step)[i].from, step_copies(step)[i].to, layout->n_pages);
     return STATUS_OK;
 }
 

@@ -109,6 +109,15 @@ static enum status enqueue(struct cuda_backend *backend, struct loaded_program *
     error = cuda_write_tables(&run);
     if (error != cudaSuccess)
         return cuda_fail(backend, ticket, error, "writing page tables", err);
+    for (uint32_t i = 0; i < step->n_copies; i++) {
+        struct page_copy c = step_copies(step)[i];
+        uint64_t bytes = backend->layout.page_bytes;
+        error = cudaMemcpyAsync(backend->pool.pages + c.to * bytes,
+                                backend->pool.pages + c.from * bytes, bytes,
+                                cudaMemcpyDeviceToDevice, backend->stream);
+        if (error != cudaSuccess)
+            return cuda_fail(backend, ticket, error, "copying pages", err);
+    }
     for (uint32_t i = 0; i < program->program->n_ops; i++) {
         const struct op *op = &program->program->ops[i];
         error = launch(&run, op);

@@ -267,6 +267,13 @@ static enum status ref_submit(struct backend *base, struct loaded_program *progr
         struct table_write w = step_table_writes(step)[i];
         backend->tables[layout_table_index(&backend->layout, w.slot, w.group, w.index)] = w.page;
     }
+    for (uint32_t i = 0; i < step->n_copies; i++) {
+        struct page_copy c = step_copies(step)[i];
+        if (c.from >= backend->layout.n_pages || c.to >= backend->layout.n_pages)
+            return error_set(err, STATUS_INTERNAL, "page copy %u: %u to %u", i, c.from, c.to);
+        memmove(backend->pages + c.to * backend->layout.page_bytes,
+                backend->pages + c.from * backend->layout.page_bytes, backend->layout.page_bytes);
+    }
     for (uint32_t i = 0; i < program->program->n_ops; i++)
         run_op(&run, &program->program->ops[i]);
     *ticket = ++backend->last_ticket;

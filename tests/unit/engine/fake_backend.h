@@ -45,7 +45,7 @@ struct fake {
 
 /* What tests steer and look at. One fake is open at a time. */
 struct fake_control {
-    atomic_ullong steps, rows, sampled_inputs, token_inputs;
+    atomic_ullong steps, rows, copies, sampled_inputs, token_inputs;
     atomic_uint most_slices;
     atomic_bool fail;
     atomic_uint delay_us;
@@ -309,6 +309,13 @@ static enum status fake_submit(struct backend *base, struct loaded_program *prog
     for (uint32_t i = 0; i < step->n_table_writes; i++) {
         const struct table_write *w = &step_table_writes(step)[i];
         fake->tables[layout_table_index(&fake->layout, w->slot, w->group, w->index)] = w->page;
+    }
+    for (uint32_t i = 0; i < step->n_copies; i++) {
+        struct page_copy c = step_copies(step)[i];
+        FAKE_REQUIRE(c.from < fake->layout.n_pages && c.to < fake->layout.n_pages);
+        memcpy(fake->pages + c.to * fake->layout.page_bytes,
+               fake->pages + c.from * fake->layout.page_bytes, fake->layout.page_bytes);
+        atomic_fetch_add(&fake_seen->copies, 1);
     }
     for (uint32_t i = 0; i < step->n_slices; i++)
         fake_slice(fake, step, &step_slices(step)[i], hashes);

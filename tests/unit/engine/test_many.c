@@ -36,6 +36,115 @@ static void test_several_answers(void **state)
     sluice_engine_close(engine);
 }
 
+static void test_answers_share_the_prompt(void **state)
+{
+    (void)state;
+    sluice_engine *engine = engine_of((sluice_engine_options){.max_sequences = 8});
+    int32_t prompt[150];
+    random_tokens(4, prompt, 150);
+    sluice_request *request = submit(
+        engine,
+        &(sluice_request_options){
+            .tokens = prompt, .n_tokens = 150, .max_tokens = 30, .n = 8, .ignore_end = true});
+    static struct answer answer;
+    sluice_event event;
+    while (sluice_request_next(request, &event, -1))
+        ;
+    assert_int_equal(event.usage.output_tokens, 8 * 30);
+    sluice_request_free(request);
+    sluice_stats stats;
+    sluice_engine_stats(engine, &stats);
+    assert_int_equal(stats.prefilled_tokens, 150); /* once for all eight */
+    assert_int_equal(atomic_load(&fake_control.rows), 150 + 8 * 29);
+    assert_true(atomic_load(&fake_control.copies) >= 7); /* the page the prompt ended in */
+    ask(engine, &(sluice_request_options){.tokens = prompt, .n_tokens = 150, .max_tokens = 30},
+        &answer);
+    check_answer(&answer, prompt, 150, 30);
+    assert_true(answer.usage.cached_tokens >= 128 && answer.usage.cached_tokens < 150);
+    buf_release(&answer.text);
+    sluice_engine_close(engine);
+}
+
+/* Conversations that resend their history: all but the last block of it is there. */
+static void test_conversation_is_cached(void **state)
+{
+    (void)state;
+    sluice_engine *engine = engine_of((sluice_engine_options){.max_sequences = 4});
+    static int32_t all[2000];
+    uint32_t n = 40;
+    random_tokens(11, all, n);
+    static struct answer answer;
+    for (uint32_t turn = 0; turn < 8; turn++) {
+        ask(engine,
+            &(sluice_request_options){
+                .tokens = all, .n_tokens = n, .max_tokens = 60, .ignore_end = true},
+            &answer);
+        assert_int_equal(answer.n_tokens, 60);
+        assert_int_equal(answer.tokens[0], fake_next(all, n));
+        /* Its blocks are 128 tokens; its recurrent layer keeps a state at a prompt's last one. */
+        if (turn)
+            assert_true(answer.usage.cached_tokens + 60 + 33 + 128 >= n);
+        memcpy(all + n, answer.tokens, 60 * sizeof *all);
+        random_tokens(turn, all + n + 60, 33);
+        n += 93;
+        buf_release(&answer.text);
+    }
+    /* A salt of its own shares nothing. */
+    ask(engine,
+        &(sluice_request_options){
+            .tokens = all, .n_tokens = n, .max_tokens = 5, .cache_salt = "tenant"},
+        &answer);
+    assert_int_equal(answer.usage.cached_tokens, 0);
+    buf_release(&answer.text);
+    sluice_engine_close(engine);
+}
+
+/* A pool that holds a third of what runs: answers are the same, though sequences are put back. */
+static void test_preempted_answers(void **state)
+{
+    (void)state;
+    static struct answer answer;
+    sluice_request *requests[10];
+    static int32_t prompts[10][60];
+    for (int ahead = 0; ahead < 2; ahead++) {
+        atomic_store(&fake_control.asynchronous, ahead);
+        sluice_engine *engine = engine_of((sluice_engine_options){
+            .max_sequences = 10, .step_rows = 64, .n_context = 512, .kv_memory = 40 << 10});
+        bool penalties = ahead == 0;
+        for (uint32_t i = 0; i < 10; i++) {
+            random_tokens(100 + i, prompts[i], 20 + 4 * i);
+            requests[i] =
+                submit(engine, &(sluice_request_options){
+                                   .tokens = prompts[i],
+                                   .n_tokens = 20 + 4 * i,
+                                   .max_tokens = 200,
+                                   .ignore_end = true,
+                                   .sampling = {.set = penalties ? SLUICE_SET_REPEAT_PENALTY : 0,
+                                                .repeat_penalty = 1.5f}});
+        }
+        for (uint32_t i = 0; i < 10; i++) {
+            read_answer(requests[i], &answer);
+            assert_int_equal(answer.n_tokens, 200);
+            int32_t all[300];
+            uint32_t n = 20 + 4 * i;
+            memcpy(all, prompts[i], n * sizeof *all);
+            for (uint32_t j = 0; j < 200; j++) {
+                all[n + j] =
+                    penalties ? 'a' + (int32_t)(fake_hash(all, n + j) % 26) : fake_next(all, n + j);
+                assert_int_equal(answer.tokens[j], all[n + j]);
+            }
+            buf_release(&answer.text);
+            sluice_request_free(requests[i]);
+        }
+        sluice_stats stats;
+        sluice_engine_stats(engine, &stats);
+        assert_true(stats.preemptions > 0);
+        assert_int_equal(stats.pages_used, 0);
+        sluice_engine_close(engine);
+    }
+    atomic_store(&fake_control.asynchronous, false);
+}
+
 static void test_planned_ahead(void **state)
 {
     (void)state;
@@ -259,9 +368,15 @@ static void test_embeddings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_several_answers),       cmocka_unit_test(test_planned_ahead),
-        cmocka_unit_test(test_one_wakeup_per_step),   cmocka_unit_test(test_reader_leaves_the_list),
-        cmocka_unit_test(test_deadline_and_progress), cmocka_unit_test(test_embeddings),
+        cmocka_unit_test(test_several_answers),
+        cmocka_unit_test(test_answers_share_the_prompt),
+        cmocka_unit_test(test_conversation_is_cached),
+        cmocka_unit_test(test_preempted_answers),
+        cmocka_unit_test(test_planned_ahead),
+        cmocka_unit_test(test_one_wakeup_per_step),
+        cmocka_unit_test(test_reader_leaves_the_list),
+        cmocka_unit_test(test_deadline_and_progress),
+        cmocka_unit_test(test_embeddings),
     };
     return cmocka_run_group_tests_name("engine for servers", tests, make_tokenizer, free_tokenizer);
 }

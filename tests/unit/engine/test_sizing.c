@@ -98,7 +98,7 @@ static void test_large_vocabularies_get_fewer_outputs(void **state)
     struct engine_size size;
     struct error err = {0};
     assert_ok(sizing_limits(&program, &info, &(sluice_engine_options){0}, &size, &err), &err);
-    assert_int_equal(size.max_outputs, 16);
+    assert_int_equal(size.max_outputs, ENGINE_SEQUENCES);
     assert_ok(
         sizing_limits(&program, &info, &(sluice_engine_options){.max_sequences = 40}, &size, &err),
         &err);

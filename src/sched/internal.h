@@ -1,0 +1,106 @@
+/* Inside sched: sched.c keeps the records, plan.c decides. */
+#ifndef SLUICE_SCHED_INTERNAL_H
+#define SLUICE_SCHED_INTERNAL_H
+
+#include "sched/sched.h"
+
+#define NONE        UINT32_MAX
+#define GAP_DEFAULT 250000 /* microseconds */
+#define LOADS       12     /* classes of how many sequences generate, by powers of two */
+
+enum place {
+    WAITING,
+    HELD, /* waits for its parent's prompt, which it will share */
+    RUNNING,
+    PLACES
+};
+
+struct sequence {
+    struct sched_request request;
+    enum place place;
+    bool paused;
+    bool opened;             /* its first slice in this slot was planned and not committed yet */
+    uint32_t computed;       /* positions of committed steps */
+    uint32_t planned;        /* rows in the plan that is not committed yet */
+    uint32_t scored;         /* all_outputs: positions that were handed out before a preemption */
+    uint32_t slot;           /* NONE unless running */
+    uint32_t cached;         /* waiting: what the index had when it was looked at last */
+    uint64_t order;          /* of arrival */
+    uint64_t arrived;        /* the clock of prompt rows then */
+    uint64_t looked;         /* plan that considered it */
+    uint32_t key;            /* record of its key */
+    uint32_t previous, next; /* in its queue; next also links the unused records */
+    uint32_t hash_next;
+};
+
+struct queue {
+    uint32_t head, tail, count;
+};
+
+/* What one key was served, in rows; never less than what a key that was active all the time got. */
+struct key {
+    uint64_t name, served;
+    uint32_t live; /* sequences; 0: may be replaced */
+};
+
+/* Measured times, in nanoseconds; 0: not measured yet. */
+struct times {
+    double generated[LOADS]; /* a step of generated rows alone, by their number */
+    double row;              /* one prompt row */
+    uint32_t age[LOADS];     /* mixed steps since */
+};
+
+struct sched {
+    struct sched_config config;
+    struct kv *kv;
+    struct sequence *sequences; /* [n_sequences] */
+    uint32_t n_sequences;
+    uint32_t unused;             /* head of the unused records */
+    struct queue queues[PLACES]; /* running: by priority, then age */
+    uint32_t *free_slots;        /* stack of n_free_slots */
+    uint32_t n_free_slots;
+    uint32_t *slot_owner; /* [n_slots] sequence, or NONE */
+    uint32_t *buckets;    /* by id, [n_buckets], a power of two */
+    uint32_t n_buckets;
+    struct key *keys; /* [n_sequences] */
+    uint32_t n_keys;
+    uint64_t served_floor; /* what a key that becomes active starts from */
+    uint64_t queued_tokens;
+    uint64_t n_arrived, clock, n_plans;
+    struct times times;
+    struct sched_counters counters;
+    struct sched_plan plan;
+    uint32_t n_outputs; /* of the plan */
+    uint64_t promised;  /* pages that admitted prompts will still need */
+    uint64_t pressed;   /* id of a sequence that needs the pages of lesser ones; 0: none */
+};
+
+/* sched.c */
+uint32_t sched_find(const struct sched *sched, uint64_t id);
+void queue_move(struct sched *sched, uint32_t index, enum place place);
+/* What the index has for a waiting sequence; notes how much. */
+struct kv_match sched_match(struct sched *sched, struct sequence *s);
+/* Takes a running sequence's slot and pages away; it waits again. */
+void sched_preempt(struct sched *sched, uint32_t index);
+
+/* Goes before: the order in which running sequences are served and spared. */
+static inline bool outranks(const struct sequence *a, const struct sequence *b)
+{
+    return a->request.priority != b->request.priority ? a->request.priority < b->request.priority
+                                                      : a->order < b->order;
+}
+
+/* Positions that are computed in all: the last generated token is drawn, never run. */
+static inline uint64_t total_rows(const struct sched_request *request)
+{
+    return (uint64_t)request->chain->n_prompt + (request->n_generate ? request->n_generate - 1 : 0);
+}
+
+/* The next row is the newest token, known or still on the device. */
+static inline bool generates(const struct sequence *s)
+{
+    const struct kv_chain *c = s->request.chain;
+    return s->computed >= c->n_prompt && s->computed + 1 >= c->n_tokens;
+}
+
+#endif

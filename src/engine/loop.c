@@ -41,6 +41,21 @@ static void leave(sluice_engine *engine, struct choice *choice)
                 engine->flights[f].slices[i].id = 0;
 }
 
+static void publish_stats(sluice_engine *engine)
+{
+    sluice_stats *counts = &engine->counts;
+    counts->running = sched_running(engine->sched);
+    counts->waiting = sched_waiting(engine->sched);
+    counts->pages_total = kv_pages_total(engine->kv);
+    counts->pages_used = counts->pages_total - kv_pages_free(engine->kv);
+    counts->pages_cached = kv_pages_cached(engine->kv);
+    counts->preemptions = sched_counters(engine->sched).preemptions;
+    counts->page_bytes = engine->size.layout.page_bytes;
+    pthread_mutex_lock(&engine->stats_lock);
+    engine->stats = *counts;
+    pthread_mutex_unlock(&engine->stats_lock);
+}
+
 /* Gives back what a request holds. Its last event follows, so that a reader who has seen that may
  * count on the place being free. */
 static void retire(sluice_engine *engine, sluice_request *request)
@@ -54,13 +69,14 @@ static void retire(sluice_engine *engine, sluice_request *request)
     if (request->live_next)
         request->live_next->live_previous = request->live_previous;
     atomic_store_explicit(&request->ended, true, memory_order_relaxed);
+    publish_stats(engine);
     mailbox_ended(engine);
 }
 
 void loop_fail(sluice_engine *engine, sluice_request *request, const struct error *err)
 {
-    retire(engine, request);
     engine->counts.requests_failed++;
+    retire(engine, request);
     event_queue_error(&request->events, err);
     wakeups_touch(request);
     request_release(request);
@@ -309,21 +325,6 @@ static void count_step(sluice_engine *engine, const struct flight *flight, uint6
     counts->bytes_read += step_bytes_read(engine, flight);
     sched_measure(engine->sched, flight->n_generated, flight->n_rows - flight->n_generated,
                   now - began);
-}
-
-static void publish_stats(sluice_engine *engine)
-{
-    sluice_stats *counts = &engine->counts;
-    counts->running = sched_running(engine->sched);
-    counts->waiting = sched_waiting(engine->sched);
-    counts->pages_total = kv_pages_total(engine->kv);
-    counts->pages_used = counts->pages_total - kv_pages_free(engine->kv);
-    counts->pages_cached = kv_pages_cached(engine->kv);
-    counts->preemptions = sched_counters(engine->sched).preemptions;
-    counts->page_bytes = engine->size.layout.page_bytes;
-    pthread_mutex_lock(&engine->stats_lock);
-    engine->stats = *counts;
-    pthread_mutex_unlock(&engine->stats_lock);
 }
 
 static void land(sluice_engine *engine, struct flight *flight)

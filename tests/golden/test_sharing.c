@@ -1,0 +1,221 @@
+/*
+ * The same request on real models alone, among 31 others, on a cached prefix, after being preempted,
+ * cut into any chunks, and as one of several answers: the same tokens, and the same bits of their
+ * log-probabilities.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "fixture.h"
+#include "sluice.h"
+
+#define PROMPT 150
+#define ANSWER 100 /* most */
+#define CROWD  31
+
+static uint32_t n_prompt = PROMPT, n_answer = 16;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLOW 1
+#else
+#define SLOW 0
+#endif
+
+struct answer {
+    int32_t tokens[ANSWER];
+    float logprobs[ANSWER];
+    uint32_t n;
+};
+
+struct asked {
+    int32_t prompt[PROMPT];
+    struct answer alone;
+};
+
+static sluice_engine *open_engine(const char *model, sluice_engine_options options)
+{
+    sluice_engine *engine;
+    sluice_error error = {0};
+    options.model = fixture_path(model);
+    options.backend = "cpu";
+    options.n_context = 512;
+    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
+        fail_msg("open %s: %s", model, error.message);
+    return engine;
+}
+
+static sluice_request *submit(sluice_engine *engine, const int32_t *prompt, uint32_t chunk,
+                              uint32_t n)
+{
+    sluice_request *request;
+    sluice_error error = {0};
+    sluice_request_options options = {
+        .tokens = prompt,
+        .n_tokens = n_prompt,
+        .max_tokens = n_answer,
+        .ignore_end = true,
+        .logprobs = true,
+        .chunk = chunk,
+        .n = n,
+        .sampling = {.set = SLUICE_SET_TEMPERATURE, .temperature = 0.0f},
+    };
+    if (sluice_submit(engine, &options, &request, &error) != SLUICE_OK)
+        fail_msg("submit: %s", error.message);
+    return request;
+}
+
+/* Reads the answers of a request to its end and frees it. */
+static sluice_usage read_answers(sluice_request *request, struct answer *answers, uint32_t n)
+{
+    sluice_event event = {0};
+    memset(answers, 0, n * sizeof *answers);
+    while (sluice_request_next(request, &event, -1)) {
+        if (event.kind == SLUICE_EVENT_ERROR)
+            fail_msg("request: %s", event.error.message);
+        if (event.kind != SLUICE_EVENT_TOKEN)
+            continue;
+        assert_true(event.choice < n && answers[event.choice].n < ANSWER);
+        struct answer *a = &answers[event.choice];
+        a->tokens[a->n] = event.token;
+        a->logprobs[a->n++] = event.logprob;
+    }
+    sluice_usage usage = event.usage;
+    sluice_request_free(request);
+    return usage;
+}
+
+static void same(const struct answer *a, const struct answer *b, const char *model,
+                 const char *what)
+{
+    if (a->n != b->n || memcmp(a->tokens, b->tokens, sizeof a->tokens) != 0 ||
+        memcmp(a->logprobs, b->logprobs, sizeof a->logprobs) != 0)
+        fail_msg("%s: differs %s", model, what);
+}
+
+/* Questions that share their first 100 tokens two by two. */
+static void make_questions(struct asked *asked, uint32_t n, uint32_t n_vocab)
+{
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t j = 0; j < PROMPT; j++) {
+            uint32_t k = j < 100 ? i / 2 : i + 50;
+            asked[i].prompt[j] = (int32_t)((j * 7919 + k * 104729 + j * j * 31 + 5) % n_vocab);
+        }
+}
+
+static void alone(const char *model, struct asked *asked, uint32_t n)
+{
+    sluice_engine *engine =
+        open_engine(model, (sluice_engine_options){.no_prefix_cache = true, .max_sequences = 1});
+    sluice_model_info info;
+    sluice_engine_info(engine, &info);
+    make_questions(asked, n, info.n_vocab);
+    for (uint32_t i = 0; i < n; i++)
+        assert_int_equal(
+            read_answers(submit(engine, asked[i].prompt, 0, 1), &asked[i].alone, 1).cached_tokens,
+            0);
+    sluice_engine_close(engine);
+}
+
+static void on_a_cached_prefix(const char *model, const struct asked *asked)
+{
+    static const uint32_t chunks[] = {0, 1, 7, 32, 64};
+    sluice_engine *engine = open_engine(model, (sluice_engine_options){0});
+    struct answer here[3];
+    for (uint32_t i = 0; i < (SLOW ? 2 : sizeof chunks / sizeof *chunks); i++) {
+        sluice_usage usage = read_answers(submit(engine, asked[0].prompt, chunks[i], 1), here, 1);
+        same(&asked[0].alone, here, model, i ? "on a cached prefix" : "the first time");
+        assert_int_equal(usage.cached_tokens > 0, i > 0);
+    }
+    /* One with which it shares a beginning. */
+    sluice_usage usage = read_answers(submit(engine, asked[1].prompt, 0, 1), here, 1);
+    same(&asked[1].alone, here, model, "on another's prefix");
+    printf("%s: %u of %d tokens cached\n", model, usage.cached_tokens, PROMPT);
+    read_answers(submit(engine, asked[2].prompt, 0, 3), here, 3);
+    for (int i = 0; i < 3; i++)
+        same(&asked[2].alone, &here[i], model, "as one of three answers");
+    sluice_engine_close(engine);
+}
+
+static void in_a_crowd(const char *model, const struct asked *asked, uint32_t n)
+{
+    sluice_engine *engine = open_engine(
+        model, (sluice_engine_options){.step_rows = 96, .max_sequences = n, .max_gap_ms = 20});
+    sluice_request *requests[CROWD + 1];
+    struct answer here;
+    for (uint32_t i = 0; i < n; i++)
+        requests[i] = submit(engine, asked[i].prompt, i % 3 ? 0 : 2 * i + 3, 1);
+    for (uint32_t i = 0; i < n; i++) {
+        read_answers(requests[i], &here, 1);
+        same(&asked[i].alone, &here, model, "in a crowd");
+    }
+    sluice_engine_close(engine);
+}
+
+/* Short prompts with long answers, in a pool that holds all prompts and a third of the answers. */
+static void after_preemption(const char *model, uint32_t n)
+{
+    static struct asked asked[CROWD];
+    sluice_request *requests[CROWD];
+    struct answer here;
+    sluice_stats stats;
+    n_prompt = 40;
+    n_answer = ANSWER;
+    alone(model, asked, n);
+    sluice_engine *engine = open_engine(model, (sluice_engine_options){.max_sequences = n});
+    read_answers(submit(engine, asked[0].prompt, 0, 1), &here, 1);
+    sluice_engine_stats(engine, &stats);
+    sluice_engine_close(engine);
+    /* In the index afterwards is about what one sequence holds. */
+    uint64_t pages = n * (uint64_t)(stats.pages_cached + 3) / 2;
+    engine = open_engine(
+        model, (sluice_engine_options){.max_sequences = n, .kv_memory = pages * stats.page_bytes});
+    for (uint32_t i = 0; i < n; i++)
+        requests[i] = submit(engine, asked[i].prompt, 0, 1);
+    for (uint32_t i = 0; i < n; i++) {
+        read_answers(requests[i], &here, 1);
+        same(&asked[i].alone, &here, model, "after preemption");
+    }
+    sluice_engine_stats(engine, &stats);
+    printf("%s: %llu preemptions\n", model, (unsigned long long)stats.preemptions);
+    assert_true(stats.preemptions > 0);
+    sluice_engine_close(engine);
+    n_prompt = PROMPT;
+    n_answer = 16;
+}
+
+static void shared_as_alone(const char *model)
+{
+    static struct asked asked[CROWD + 1];
+    uint32_t n = SLOW ? 6 : CROWD + 1;
+    alone(model, asked, n);
+    on_a_cached_prefix(model, asked);
+    in_a_crowd(model, asked, n);
+    after_preemption(model, SLOW ? 4 : 6);
+}
+
+static void test_every_kind_of_state(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llama", "gemma3", "lfm2"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[128];
+        snprintf(path, sizeof path, "tests/data/arch/hf/%s", names[i]);
+        shared_as_alone(path);
+    }
+}
+
+static void test_pebble(void **state)
+{
+    (void)state;
+    if (!SLOW)
+        shared_as_alone("models/pebble/pebble-q8_0.gguf");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_kind_of_state),
+        cmocka_unit_test(test_pebble),
+    };
+    return cmocka_run_group_tests_name("sharing", tests, NULL, NULL);
+}

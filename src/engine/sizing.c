@@ -223,7 +223,7 @@ enum status sizing_memory(const struct program *program, const struct hardware *
     size->layout.n_pages = size->kv.n_pages =
         pages < UINT32_MAX - 1 ? (uint32_t)pages : UINT32_MAX - 1;
     size->max_positions = longest_sequence(size);
-    size->kv.no_index = options->no_prefix_cache;
+    size->kv.no_index = options->no_prefix_cache || program->bidirectional;
     size->kv.reproducible = options->reproducible;
     uint64_t kept = options->checkpoint_memory / page_bytes;
     size->kv.checkpoint_pages = options->checkpoint_memory == 0 ? size->kv.n_pages / 4

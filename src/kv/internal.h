@@ -54,6 +54,7 @@ struct kv {
     struct kv_config config;
     uint32_t offsets[KV_GROUPS_MAX]; /* of a group's row within a slot's table */
     uint32_t slot_entries;
+    uint8_t shifts[KV_GROUPS_MAX]; /* K/V: log2 of tokens_per_page */
     /* pool.c */
     struct kv_page *pages;
     uint32_t *unused; /* stack of the n_unused unused pages */

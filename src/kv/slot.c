@@ -49,6 +49,8 @@ static void plan_blocks(struct kv *kv)
         const struct kv_group_config *g = &c->groups[i];
         if (g->tokens_per_page > kv->block_tokens)
             kv->block_tokens = g->tokens_per_page;
+        while (g->tokens_per_page >> kv->shifts[i] > 1)
+            kv->shifts[i]++;
         kv->any_state |= g->tokens_per_page == 0;
         kv->any_full |= g->tokens_per_page && g->window == 0;
     }
@@ -440,6 +442,29 @@ static void grow(struct kv *kv, uint32_t slot, uint32_t group, uint32_t length,
         take_entry(kv, slot, group, span->end, changes);
 }
 
+/* The step of most sequences most of the time: one row, and every page it touches is there. */
+static bool extends_in_place(const struct kv *kv, uint32_t slot, uint32_t keep_from)
+{
+    const struct kv_slot *s = &kv->slots[slot];
+    for (uint32_t group = 0; group < kv->config.n_groups; group++) {
+        const struct kv_group_config *g = &kv->config.groups[group];
+        const uint32_t *row = kv_row(kv, slot, group);
+        uint32_t from = s->length >> kv->shifts[group], to = from + 1;
+        if (g->tokens_per_page == 0) {
+            from = (1 - s->state) * g->fixed_pages / 2;
+            to = from + g->fixed_pages / 2;
+        } else if (to != s->spans[group].end ||
+                   (g->window && keep_from >= g->window &&
+                    (keep_from - g->window + 1) >> kv->shifts[group] != s->spans[group].begin)) {
+            return false;
+        }
+        for (uint32_t i = from; i < to; i++)
+            if (row[i] == NONE || kv->pages[row[i]].count != 1)
+                return false;
+    }
+    return true;
+}
+
 enum status kv_extend(struct kv *kv, uint32_t slot, uint32_t length, uint32_t keep_from,
                       struct kv_changes *changes, struct error *err)
 {
@@ -447,6 +472,11 @@ enum status kv_extend(struct kv *kv, uint32_t slot, uint32_t length, uint32_t ke
         return error_set(err, STATUS_INTERNAL, "kv: slot %u is not open", slot);
     struct kv_slot *s = &kv->slots[slot];
     keep_from = keep_from < s->length ? keep_from : s->length;
+    if (length == s->length + 1 && extends_in_place(kv, slot, keep_from)) {
+        s->length = length;
+        s->state = 1 - s->state;
+        return STATUS_OK;
+    }
     enum status status = check_extend(kv, slot, length, keep_from, changes, err);
     if (status != STATUS_OK)
         return status;

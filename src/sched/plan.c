@@ -362,19 +362,19 @@ static bool fits(const struct sched *sched, const struct sequence *s, const stru
 }
 
 /* Everything that must hold so that, once open, the sequence gets at least one chunk. */
-static bool has_room(const struct sched *sched, uint32_t budget)
+static bool has_room(const struct sched *sched, const struct sequence *s, uint32_t budget)
 {
     const struct kv_changes *ch = &sched->plan.changes;
-    uint64_t writes = sched_least_writes(sched->kv, 1, sched->config.alignment);
-    return !plan_is_full(sched) && budget >= sched->config.alignment &&
-           ch->max_writes - ch->n_writes >= writes;
+    uint32_t least = at_most(s->request.chain->n_tokens, sched->config.alignment);
+    return !plan_is_full(sched) && budget >= least &&
+           ch->max_writes - ch->n_writes >= sched_least_writes(sched->kv, 1, least);
 }
 
 static enum outcome plan_waiting(struct sched *sched, uint32_t index, uint32_t *budget)
 {
     struct sequence *s = at(sched, index);
     struct kv_chain *c = s->request.chain;
-    if (!has_room(sched, *budget))
+    if (!has_room(sched, s, *budget))
         return FULL;
     struct kv_match match = sched_match(sched, s);
     if (defer(sched, s, &match, budget))

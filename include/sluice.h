@@ -82,6 +82,13 @@ sluice_status sluice_engine_open(const sluice_engine_options *options, sluice_en
 /* Cancels what still runs and frees the model. NULL is allowed. */
 void sluice_engine_close(sluice_engine *engine);
 
+typedef enum sluice_pooling {
+    SLUICE_POOLING_DEFAULT, /* the model's own; the last token where it names none */
+    SLUICE_POOLING_LAST,
+    SLUICE_POOLING_MEAN,
+    SLUICE_POOLING_FIRST,
+} sluice_pooling;
+
 typedef struct sluice_model_info {
     char name[128];        /* general.name, or the folder's name */
     char architecture[64]; /* "qwen3" */
@@ -98,6 +105,7 @@ typedef struct sluice_model_info {
     bool has_chat_template;
     bool has_logits; /* false: an embedding model */
     double load_seconds;
+    sluice_pooling pooling; /* of embeddings; SLUICE_POOLING_DEFAULT: the model names none */
 } sluice_model_info;
 
 void sluice_engine_info(const sluice_engine *engine, sluice_model_info *info);
@@ -221,13 +229,6 @@ typedef enum sluice_mode {
     SLUICE_SCORE_HIDDEN,
     SLUICE_EMBED, /* one row: the pooled hidden states of the prompt */
 } sluice_mode;
-
-typedef enum sluice_pooling {
-    SLUICE_POOLING_DEFAULT, /* the model's own; the last token where it names none */
-    SLUICE_POOLING_LAST,
-    SLUICE_POOLING_MEAN,
-    SLUICE_POOLING_FIRST,
-} sluice_pooling;
 
 typedef struct sluice_request_options {
     /* Exactly one of the three kinds of input. */

@@ -114,6 +114,7 @@ void sluice_engine_info(const sluice_engine *engine, sluice_model_info *info)
         .has_chat_template = engine->chat != NULL,
         .has_logits = program->logits != NO_BUFFER,
         .load_seconds = engine->load_seconds,
+        .pooling = source->pooling,
     };
     snprintf(info->name, sizeof info->name, "%s", source->name);
     snprintf(info->architecture, sizeof info->architecture, "%s", source->architecture);

@@ -160,6 +160,8 @@ static void linear_rows(struct build *b, int layer, const char *role, uint32_t t
 static void take_part(struct build *b, int layer, struct view from, struct view to, uint32_t heads,
                       uint32_t column)
 {
+    if (heads == 0)
+        return; /* an error is recorded */
     struct op op = {.kind = OP_HEADS,
                     .u.heads = {.in = from,
                                 .out = to,
@@ -210,7 +212,7 @@ static void build_rope_kv(struct build *b, uint32_t index, struct view q, struct
         .u.rope_kv = {.q = q,
                       .k = k,
                       .v = v,
-                      .n_heads = q.width / b->h.head_dim,
+                      .n_heads = b->h.head_dim ? q.width / b->h.head_dim : 0,
                       .group = layer->group,
                       .layer = layer->group_layer,
                       .style = !turn || layer->freqs == NO_WEIGHT ? ROPE_NONE : b->rope_style,

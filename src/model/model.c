@@ -13,6 +13,7 @@
 #include "format/gguf.h"
 #include "format/vocabulary.h"
 #include "model/build.h"
+#include "model/pooling.h"
 #include "text/tokenizer/tokenizer.h"
 
 #define TEMPLATE_BYTES_MAX (1u << 20)
@@ -27,6 +28,7 @@ struct model {
     char tokenizer_problem[ERROR_MESSAGE_MAX];
     struct buf chat_template;
     struct model_generation generation;
+    enum model_pooling pooling;
     uint64_t parameters;
 };
 
@@ -253,6 +255,9 @@ enum status model_open(const char *path, struct model **out, struct error *err)
     if (status == STATUS_OK) {
         status = build_program(model, err);
         if (status == STATUS_OK)
+            status = pooling_read(model->checkpoint, architecture_name(model->checkpoint),
+                                  model->program->bidirectional, &model->pooling, err);
+        if (status == STATUS_OK)
             status = open_template(model, err);
         if (status != STATUS_OK)
             error_prefix(err, "%s", path);
@@ -328,6 +333,11 @@ const char *model_tokenizer_problem(const struct model *model)
 struct str model_chat_template(const struct model *model)
 {
     return buf_str(&model->chat_template);
+}
+
+enum model_pooling model_pooling(const struct model *model)
+{
+    return model->pooling;
 }
 
 const struct model_generation *model_generation(const struct model *model)

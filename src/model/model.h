@@ -27,6 +27,14 @@ struct model_generation {
     int32_t top_k;
 };
 
+/* How the makers turn a text's hidden states into one vector. */
+enum model_pooling {
+    MODEL_POOLING_NONE, /* they do not say */
+    MODEL_POOLING_LAST,
+    MODEL_POOLING_MEAN,
+    MODEL_POOLING_FIRST,
+};
+
 /* path: as in checkpoint_open(). STATUS_UNSUPPORTED for an architecture we do not know. A tokenizer
  * that is missing or of an unknown kind is no error: see model_tokenizer(). */
 enum status model_open(const char *path, struct model **out, struct error *err);
@@ -45,6 +53,7 @@ const struct tokenizer *model_tokenizer(const struct model *model);
 const char *model_tokenizer_problem(const struct model *model);
 /* The model's own template; len 0 if it has none. */
 struct str model_chat_template(const struct model *model);
+enum model_pooling model_pooling(const struct model *model);
 const struct model_generation *model_generation(const struct model *model);
 
 /* Names of the architectures in the table, for messages and docs; NULL past the end. */

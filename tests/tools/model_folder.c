@@ -1,0 +1,63 @@
+#include "model_folder.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/json.h"
+#include "fixture.h"
+
+static char folder[1100];
+
+static void write_text(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
+    assert_int_equal(fclose(file), 0);
+}
+
+void model_folder_file(const char *name, const char *text)
+{
+    char path[1400];
+    const char *slash = strchr(name, '/');
+    if (slash) {
+        snprintf(path, sizeof path, "%s/%.*s", folder, (int)(slash - name), name);
+        mkdir(path, 0755);
+    }
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    write_text(path, text);
+}
+
+const char *model_folder(const char *fixture, const char *changes)
+{
+    static unsigned number;
+    char path[1400], weights[1400];
+    struct error err = {0};
+    json_t *config, *change, *value;
+    const char *key;
+    snprintf(folder, sizeof folder, "%s/model-%u", fixture_scratch(), number++);
+    mkdir(folder, 0755);
+    snprintf(path, sizeof path, "tests/data/arch/hf/%s/config.json", fixture);
+    assert_ok(json_parse_file(fixture_path(path), 1 << 20, 64, &config, &err), &err);
+    assert_ok(json_parse(str_from(changes), 64, "changes", &change, &err), &err);
+    json_object_foreach(change, key, value)
+    {
+        if (json_is_null(value))
+            json_object_del(config, key);
+        else
+            json_object_set(config, key, value);
+    }
+    char *text = json_dumps(config, 0);
+    assert_non_null(text);
+    model_folder_file("config.json", text);
+    free(text);
+    json_decref(config);
+    json_decref(change);
+    snprintf(path, sizeof path, "tests/data/arch/hf/%s/model.safetensors", fixture);
+    snprintf(weights, sizeof weights, "%s/model.safetensors", folder);
+    assert_int_equal(symlink(fixture_path(path), weights), 0);
+    return folder;
+}

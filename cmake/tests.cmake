@@ -59,7 +59,7 @@ endforeach()
 # Over sockets, as clients see it.
 file(GLOB tests CONFIGURE_DEPENDS tests/http/test_*.c)
 foreach(test IN LISTS tests)
-    sluice_test(${test} http sluice_server)
+    sluice_test(${test} http sluice_server sluice_bench)
 endforeach()
 
 # The official clients; skipped without node, npm or network.
@@ -86,7 +86,7 @@ set_tests_properties(soak/engine PROPERTIES LABELS soak TIMEOUT 120
 
 # What the ThreadSanitizer stage of .ci/run picks: tests in which several threads meet.
 foreach(name soak/engine unit/test_threads unit/test_file unit/test_loop unit/test_many unit/test_models golden/test_engine
-        http/test_transport http/test_openai http/test_streams examples/chat)
+        http/test_transport http/test_openai http/test_streams http/test_crowd examples/chat)
     if(TEST ${name})
         set_property(TEST ${name} APPEND PROPERTY LABELS threads)
     endif()

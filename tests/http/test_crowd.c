@@ -1,0 +1,95 @@
+/* The load generator against the server, and against the engine below it. */
+#include "bench/load.h"
+
+#include "serving.h"
+
+static int setup(void **state)
+{
+    (void)state;
+    return serving_open(8, 512) || serving_start(NULL);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    serving_stop();
+    sluice_engine_close(serving_engine);
+    return 0;
+}
+
+static void check(struct load_config *config)
+{
+    struct error err;
+    struct load_report *report = calloc(1, sizeof *report);
+    config->users[0] = 1;
+    config->users[1] = 4;
+    config->n_levels = 2;
+    config->requests = 6;
+    config->prompt_tokens = 20;
+    config->max_tokens = 8;
+    config->think_seconds = 0;
+    assert_ok(load_run(config, report, &err), &err);
+    assert_int_equal(report->n_levels, 2);
+    for (size_t i = 0; i < 2; i++) {
+        struct load_summary s;
+        load_summarize(&report->levels[i], &s);
+        assert_int_equal(s.requests, 6);
+        assert_int_equal(s.errors, 0);
+        assert_int_equal(s.without_usage, 0);
+        assert_int_equal(s.output_tokens, 6 * 8);
+        assert_true(s.total_rate > 0 && s.first_p50 > 0 && s.first_p50 <= s.first_p99);
+        assert_true(s.prompt_tokens > 6 * 15 && s.prompt_tokens < 6 * 60);
+    }
+    load_report_release(report);
+    free(report);
+}
+
+static void users_of_a_server(void **state)
+{
+    (void)state;
+    char url[64];
+    snprintf(url, sizeof url, "127.0.0.1:%u", client_port);
+    check(&(struct load_config){.url = url});
+}
+
+static void users_of_the_engine(void **state)
+{
+    (void)state;
+    check(&(struct load_config){.engine = serving_engine});
+}
+
+static void arrivals_by_chance(void **state)
+{
+    (void)state;
+    char url[64];
+    snprintf(url, sizeof url, "http://127.0.0.1:%u/v1/", client_port);
+    check(&(struct load_config){.url = url, .rate = 100});
+}
+
+static void says_what_fails(void **state)
+{
+    (void)state;
+    struct error err;
+    struct load_report *report = calloc(1, sizeof *report);
+    char url[64];
+    snprintf(url, sizeof url, "http://127.0.0.1:%u", client_port);
+    struct load_config config = {
+        .url = url, .model_name = "no-such-model", .users = {1}, .n_levels = 1};
+    assert_int_equal(load_run(&config, report, &err), STATUS_NETWORK);
+    assert_non_null(strstr(err.message, "no-such-model"));
+    load_report_release(report);
+    config = (struct load_config){.url = "http://127.0.0.1:1", .users = {1}, .n_levels = 1};
+    assert_int_equal(load_run(&config, report, &err), STATUS_NETWORK);
+    free(report);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(users_of_a_server),
+        cmocka_unit_test(users_of_the_engine),
+        cmocka_unit_test(arrivals_by_chance),
+        cmocka_unit_test(says_what_fails),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}

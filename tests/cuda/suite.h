@@ -10,7 +10,7 @@
 struct suite {
     const char *root;              /* of the checkout */
     const struct backend_api *api; /* under test */
-    uint32_t passed, failed;
+    uint32_t passed, failed, skipped;
 };
 
 /* Counts; prints the formatted description of a check that does not hold. Returns `holds`. */

@@ -371,9 +371,11 @@ static void cpu_describe_kernels(struct buf *out)
 {
     const struct float_kernels *floats = float_kernels_best();
     for (uint32_t type = 0; type < TENSOR_TYPE_END; type++) {
+        const struct packed_kernel *packed = kernel_for_packed((enum tensor_type)type);
         const struct weight_kernel *weights = kernel_for_weights((enum tensor_type)type);
-        if (weights)
-            buf_printf(out, "  %-16s %-8s %s\n", "weights", tensor_type_name(type), weights->name);
+        if (packed || weights)
+            buf_printf(out, "  %-16s %-8s %s\n", "weights", tensor_type_name(type),
+                       packed ? packed->name : weights->name);
     }
     for (uint32_t i = 0; i < floats->n_formats; i++)
         buf_printf(out, "  %-16s %-8s %s\n", "keys and values",

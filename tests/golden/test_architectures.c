@@ -240,7 +240,9 @@ static void keep_reason(struct result *r, const char *path, const char *message)
     size_t n = strlen(path);
     if (strncmp(message, path, n) == 0 && message[n] == ':')
         message += n + 1 + (message[n + 1] == ' ');
-    snprintf(r->refused, sizeof r->refused, "%s", message);
+    const char *list = strstr(message, " (known: "); /* of all architectures: long, and no reason */
+    snprintf(r->refused, sizeof r->refused, "%.*s",
+             (int)(list ? (size_t)(list - message) : strlen(message)), message);
 }
 
 static void run_model(const char *name, const char *source, const char *path,

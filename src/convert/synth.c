@@ -154,7 +154,18 @@ static const char *layer_name(char out[96], uint32_t layer, const char *role)
     return out;
 }
 
-static void add_layer(struct synth *s, uint32_t i)
+/* gpt-oss has biases everywhere; zeros cost as much as any. */
+static void add_bias(struct synth *s, uint32_t layer, const char *role, uint64_t n, uint64_t values)
+{
+    char name[96];
+    const uint64_t dims[] = {n, values};
+    if (!s->shape->window)
+        return;
+    snprintf(name, sizeof name, "blk.%u.%s.bias", layer, role);
+    add(s, name, TENSOR_F32, n > 1 ? 2 : 1, n > 1 ? dims : dims + 1);
+}
+
+static void add_attention(struct synth *s, uint32_t i)
 {
     const struct synth_shape *h = s->shape;
     char name[96];
@@ -168,12 +179,30 @@ static void add_layer(struct synth *s, uint32_t i)
         add_vector(s, layer_name(name, i, "attn_k_norm"), h->head_dim, 1.0f);
     }
     add_matrix(s, layer_name(name, i, "attn_output"), 1, h->width, q);
-    add_vector(s, layer_name(name, i, "ffn_norm"), h->width, 1.0f);
+    add_bias(s, i, "attn_q", 1, q);
+    add_bias(s, i, "attn_k", 1, kv);
+    add_bias(s, i, "attn_v", 1, kv);
+    add_bias(s, i, "attn_output", 1, h->width);
+    if (h->window)
+        add_vector(s, layer_name(name, i, "attn_sinks"), h->n_heads, 0.0f);
+}
+
+static void add_layer(struct synth *s, uint32_t i)
+{
+    const struct synth_shape *h = s->shape;
+    char name[96];
+    add_attention(s, i);
+    add_vector(s, layer_name(name, i, h->window ? "post_attention_norm" : "ffn_norm"), h->width,
+               1.0f);
     if (h->n_experts) {
         add_matrix(s, layer_name(name, i, "ffn_gate_inp"), 1, h->n_experts, h->width);
         add_matrix(s, layer_name(name, i, "ffn_gate_exps"), h->n_experts, h->expert_ff, h->width);
         add_matrix(s, layer_name(name, i, "ffn_up_exps"), h->n_experts, h->expert_ff, h->width);
         add_matrix(s, layer_name(name, i, "ffn_down_exps"), h->n_experts, h->width, h->expert_ff);
+        add_bias(s, i, "ffn_gate_inp", 1, h->n_experts);
+        add_bias(s, i, "ffn_gate_exps", h->n_experts, h->expert_ff);
+        add_bias(s, i, "ffn_up_exps", h->n_experts, h->expert_ff);
+        add_bias(s, i, "ffn_down_exps", h->n_experts, h->width);
     } else {
         add_matrix(s, layer_name(name, i, "ffn_gate"), 1, h->n_ff, h->width);
         add_matrix(s, layer_name(name, i, "ffn_up"), 1, h->n_ff, h->width);
@@ -245,6 +274,14 @@ static void add_metadata(struct synth *s)
         gguf_writer_u32(w, KEY("expert_count"), h->n_experts);
         gguf_writer_u32(w, KEY("expert_used_count"), h->n_experts_used);
         gguf_writer_u32(w, KEY("expert_feed_forward_length"), h->expert_ff);
+    }
+    if (h->window) {
+        gguf_writer_u32(w, KEY("attention.sliding_window"), h->window);
+        gguf_writer_str(w, KEY("rope.scaling.type"), STR_LIT("yarn"));
+        gguf_writer_f32(w, KEY("rope.scaling.factor"), 32.0f);
+        gguf_writer_u32(w, KEY("rope.scaling.original_context_length"), 4096);
+        gguf_writer_f32(w, KEY("rope.scaling.yarn_beta_fast"), 32.0f);
+        gguf_writer_f32(w, KEY("rope.scaling.yarn_beta_slow"), 1.0f);
     }
 #undef KEY
     synth_vocabulary(w, h);

@@ -53,6 +53,26 @@ static const struct synth_family qwen = {
                      "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
 };
 
+static const struct synth_special harmony_specials[] = {
+    {0, "<|startoftext|>", false},  {1, "<|endoftext|>", false}, {4, "<|return|>", false},
+    {5, "<|constrain|>", false},    {7, "<|channel|>", false},   {8, "<|start|>", false},
+    {9, "<|end|>", false},          {10, "<|message|>", false},  {14, "<|call|>", false},
+    {20, "<|endofprompt|>", false},
+};
+
+static const struct synth_family harmony = {
+    .pre = "gpt-4o",
+    .specials = harmony_specials,
+    .n_specials = sizeof harmony_specials / sizeof *harmony_specials,
+    .bos = 0,
+    .eos = 4,
+    .eot = 4,
+    .pad = 1,
+    .chat_template =
+        "{% for message in messages %}<|start|>{{ message.role }}<|message|>{{ message.content }}"
+        "<|end|>{% endfor %}{% if add_generation_prompt %}<|start|>assistant{% endif %}",
+};
+
 /* ---- shapes ------------------------------------------------------------------------------------ */
 
 #define LLAMA3(factor)                                                                             \
@@ -61,6 +81,9 @@ static const struct synth_family qwen = {
 #define QWEN3(name)                                                                                \
     .architecture = name, .family = &qwen, .n_vocab = 151936, .first_special = 151643,             \
     .n_context = 40960, .rope_theta = 1000000.0, .norm_eps = 1e-6f, .head_norms = true
+#define GPT_OSS                                                                                    \
+    .architecture = "gpt-oss", .family = &harmony, .n_context = 131072, .rope_theta = 150000.0,    \
+    .norm_eps = 1e-5f
 #define HEADS(query, key, dim) .n_heads = query, .n_kv_heads = key, .head_dim = dim
 #define EXPERTS(all, used, ff) .n_experts = all, .n_experts_used = used, .expert_ff = ff
 
@@ -83,6 +106,9 @@ static const struct synth_shape shapes[] = {
      .n_ff = 12288},
     {"qwen3-30b-a3b", "Qwen3 30B-A3B: 128 experts, 8 used", QWEN3("qwen3moe"), .n_layers = 48,
      .width = 2048, HEADS(32, 4, 128), .n_ff = 6144, EXPERTS(128, 8, 768)},
+    {"gpt-oss-20b", "gpt-oss 20B: 32 experts, 4 used (type mxfp4_moe)", GPT_OSS, .n_layers = 24,
+     .width = 2880, HEADS(64, 8, 64), .n_ff = 2880, EXPERTS(32, 4, 2880), .n_vocab = 201088,
+     .first_special = 199998, .window = 128},
     /* Not models of anybody: small ones of both kinds for tests. */
     {"moe-small", "0.4B of experts: 32, 4 used, of which 0.1B work", QWEN3("qwen3moe"),
      .n_layers = 8, .width = 1024, HEADS(16, 4, 64), .n_ff = 2048, EXPERTS(32, 4, 512),
@@ -94,6 +120,9 @@ static const struct synth_shape shapes[] = {
      .n_vocab = 2304, .first_special = 2048, .n_context = 4096, .rope_theta = 10000.0,
      .norm_eps = 1e-6f, .head_norms = true, .n_layers = 2, .width = 256, HEADS(4, 2, 64),
      .n_ff = 512, EXPERTS(8, 2, 256)},
+    {"tiny-oss", "two layers in gpt-oss's form, 256 wide", GPT_OSS, .n_layers = 2, .width = 256,
+     HEADS(4, 2, 64), .n_ff = 256, EXPERTS(8, 2, 256), .n_vocab = 2304, .first_special = 2048,
+     .window = 16},
 };
 #define N_SHAPES (sizeof shapes / sizeof *shapes)
 

@@ -35,6 +35,8 @@ struct synth_shape {
     double rope_factor; /* of llama3 scaling; 0: none */
     float norm_eps;
     bool tied, head_norms;
+    uint32_t
+        window; /* gpt-oss: of every second layer; such a shape has biases, sinks and YaRN too */
 };
 
 /* NULL if unknown. */

@@ -98,8 +98,9 @@ static void test_models(void **state)
 {
     (void)state;
     static const char *const models[][2] = {
-        {"tiny", "q4_k_m"}, {"tiny", "q5_k_m"}, {"tiny", "q6_k"},       {"tiny", "q8_0"},
-        {"tiny", "q4_0"},   {"tiny", "bf16"},   {"tiny-moe", "q4_k_m"}, {"tiny-moe", "f32"},
+        {"tiny", "q4_k_m"}, {"tiny", "q5_k_m"},  {"tiny", "q6_k"},       {"tiny", "q8_0"},
+        {"tiny", "q4_0"},   {"tiny", "bf16"},    {"tiny-moe", "q4_k_m"}, {"tiny-oss", "mxfp4_moe"},
+        {"tiny", "iq4_xs"}, {"tiny-moe", "f32"},
     };
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         sluice_engine *engine = open_engine(write_model(models[i][0], models[i][1], 2));

@@ -16,6 +16,7 @@
 static struct {
     const char *model, *backend, *system, *template_file;
     uint32_t max_tokens, context, n_threads;
+    const char *kv_type;
     uint64_t kv_memory, seed;
     float temperature, top_p, min_p, repeat_penalty;
     int32_t top_k;
@@ -86,6 +87,8 @@ static const struct option options[] = {
      NULL},
     {"--kv-memory", NULL, "SIZE", "memory for the KV cache, e.g. 2G", OPTION_BYTES,
      &flags.kv_memory, NULL},
+    {"--kv-type", "--cache-type-k", "T", "elements of the KV cache: f32, f16, bf16, q8_0, f8_e4m3",
+     OPTION_TEXT, &flags.kv_type, NULL},
     {"--backend", NULL, "B", "auto, cpu, cuda or ref", OPTION_TEXT, &flags.backend, NULL},
     {"--exact", NULL, NULL, "float32 activations, accumulation and KV", OPTION_FLAG, &flags.exact,
      NULL},
@@ -196,6 +199,7 @@ static enum status open_engine(const char *path, const char *chat_template, slui
         .n_context = flags.context,
         .max_sequences = 1,
         .kv_memory = flags.kv_memory,
+        .kv_type = flags.kv_type,
         .exact = flags.exact,
         .chat_template = chat_template,
         .progress = terminal_progress,

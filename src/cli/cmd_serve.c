@@ -22,14 +22,14 @@
 #define DEFAULT_ADDRESS "127.0.0.1:8080"
 
 static struct {
-    const char *model, *backend, *host, *template_file;
+    const char *model, *backend, *host, *template_file, *kv_type;
     const char *listen[LIST_MAX], *aliases[LIST_MAX], *keys[LIST_MAX], *hosts[LIST_MAX];
     size_t n_listen, n_aliases, n_keys, n_hosts;
-    uint32_t port, context, n_threads, sequences, max_tokens;
+    uint32_t port, context, n_threads, sequences, max_tokens, max_gap;
     uint64_t kv_memory;
     sluice_sampling sampling;
     bool has_port, has_temperature, has_top_k, has_top_p, has_min_p;
-    bool strict, insecure, quiet, ollama, demo;
+    bool strict, insecure, quiet, ollama, demo, no_prefix_cache, reproducible;
 } flags;
 
 static bool any_port; /* a busy port moves: only where nobody named one */
@@ -59,12 +59,20 @@ static const struct option options[] = {
      NULL},
     {"--ctx-size", "-c --context --max-model-len", "N", "tokens of context per request", OPTION_U32,
      &flags.context, NULL},
-    {"--parallel", "-np --max-num-seqs", "N", "answers that run at once (16)", OPTION_U32,
+    {"--parallel", "-np --max-num-seqs", "N", "answers that run at once (64)", OPTION_U32,
      &flags.sequences, NULL},
     {"--threads", "-t", "N", "CPU threads (default: one per core)", OPTION_U32, &flags.n_threads,
      NULL},
     {"--kv-memory", NULL, "SIZE", "memory for the KV cache, e.g. 2G", OPTION_BYTES,
      &flags.kv_memory, NULL},
+    {"--kv-type", "--cache-type-k", "T", "elements of the KV cache: f32, f16, bf16, q8_0, f8_e4m3",
+     OPTION_TEXT, &flags.kv_type, NULL},
+    {"--max-gap", NULL, "MS", "longest pause of a running answer for a prompt (250)", OPTION_U32,
+     &flags.max_gap, NULL},
+    {"--no-prefix-cache", NULL, NULL, "compute every prompt in full", OPTION_FLAG,
+     &flags.no_prefix_cache, NULL},
+    {"--reproducible", NULL, NULL, "prompts never reuse what was computed as generated rows",
+     OPTION_FLAG, &flags.reproducible, NULL},
     {"--backend", NULL, "B", "auto, cpu, cuda or ref", OPTION_TEXT, &flags.backend, NULL},
     {"--chat-template", NULL, "F", "a Jinja file instead of the model's own template", OPTION_TEXT,
      &flags.template_file, NULL},
@@ -181,6 +189,10 @@ static enum status open_engine(const char *path, const char *chat_template, slui
                          : flags.demo    ? 32
                                          : 0,
         .kv_memory = flags.kv_memory,
+        .kv_type = flags.kv_type,
+        .max_gap_ms = flags.max_gap,
+        .no_prefix_cache = flags.no_prefix_cache,
+        .reproducible = flags.reproducible,
         .chat_template = chat_template,
         .progress = terminal_progress,
     };

@@ -57,7 +57,7 @@ typedef struct sluice_engine_options {
     const char *backend; /* "auto" (default), "cpu", "cuda", "ref" */
     uint32_t n_threads;  /* 0: one per usable core */
     uint32_t n_context;  /* positions per sequence; 0: the model's, up to 8192, as memory allows */
-    uint32_t max_sequences;    /* run at once; 0: 16 */
+    uint32_t max_sequences;    /* run at once; 0: 64, as far as step_rows allows */
     uint32_t step_rows;        /* rows of one forward pass; 0: 512 */
     uint64_t kv_memory;        /* bytes of the page pool; 0: chosen from memory */
     bool exact;                /* float32 activations, accumulation and K/V */

@@ -124,7 +124,7 @@ static enum status load_topology(hwloc_topology_t *out, struct error *err)
     return STATUS_OK;
 }
 
-enum status hardware_detect(struct hardware *out, struct error *err)
+enum status hardware_detect_host(struct hardware *out, struct error *err)
 {
     *out = (struct hardware){0};
     hwloc_topology_t topology;
@@ -152,8 +152,15 @@ enum status hardware_detect(struct hardware *out, struct error *err)
     hwloc_bitmap_free(usable);
     hwloc_topology_destroy(topology);
     hardware_read_limits(out, "");
-    hardware_read_cuda(out, "libcuda.so.1");
     return STATUS_OK;
+}
+
+enum status hardware_detect(struct hardware *out, struct error *err)
+{
+    enum status status = hardware_detect_host(out, err);
+    if (status == STATUS_OK)
+        hardware_read_cuda(out, "libcuda.so.1");
+    return status;
 }
 
 uint32_t hardware_default_threads(const struct hardware *hw)

@@ -95,6 +95,8 @@ struct hardware {
 /* STATUS_MEMORY or STATUS_INTERNAL when the topology cannot be read; a machine without some of the
  * sources is no error. */
 enum status hardware_detect(struct hardware *out, struct error *err);
+/* The same without asking the CUDA driver: milliseconds. */
+enum status hardware_detect_host(struct hardware *out, struct error *err);
 
 /* Only isa, cpu_model, cpu_vendor and architecture of a zeroed struct: takes microseconds. */
 void hardware_read_instruction_sets(struct hardware *hw);

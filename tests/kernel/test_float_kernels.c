@@ -220,7 +220,7 @@ static void format_of(const struct float_kernels *k, const struct kv_format *f, 
     static float packed[N * 160];
     for (uint32_t p = 0; p < N; p++)
         memcpy(packed + p * dim, q[p], dim * sizeof **q);
-    f32->scores((const uint8_t *)wide, 2, dim, packed, N, out[0], KEYS);
+    f32->scores((const uint8_t *)wide, 2, dim, packed, N, out[0], KEYS, NULL);
     for (uint32_t p = 0; p < N; p++)
         for (uint32_t t = 0; t < KEYS; t++) {
             double want = 0;
@@ -230,16 +230,16 @@ static void format_of(const struct float_kernels *k, const struct kv_format *f, 
             assert_true(close_to(out[p][t], want, 1e-5, 2e-5));
         }
     memset(sums, 0, sizeof sums);
-    f32->mix((const uint8_t *)wide_values, KEYS, dim, out[0], KEYS, N, sums[0]);
+    f32->mix((const uint8_t *)wide_values, KEYS, dim, out[0], KEYS, N, sums[0], NULL);
     for (uint32_t n = 1; n <= N; n++) {
-        f->scores(key_bytes, 2, dim, packed, n, again[0], KEYS);
+        f->scores(key_bytes, 2, dim, packed, n, again[0], KEYS, n % 2 ? key_bytes : NULL);
         assert_memory_equal(again, out, n * sizeof *out);
-        f->scores(key_bytes + KEY_GROUP * bytes, 1, dim, packed, n, again[0], KEYS);
+        f->scores(key_bytes + KEY_GROUP * bytes, 1, dim, packed, n, again[0], KEYS, NULL);
         for (uint32_t p = 0; p < n; p++)
             assert_memory_equal(again[p], out[p] + KEY_GROUP, KEY_GROUP * sizeof(float));
         memset(more, 0, sizeof more);
-        f->mix(value_bytes, 5, dim, out[0], KEYS, n, more[0]);
-        f->mix(value_bytes + 5 * bytes, KEYS - 5, dim, out[0] + 5, KEYS, n, more[0]);
+        f->mix(value_bytes, 5, dim, out[0], KEYS, n, more[0], n % 2 ? value_bytes : NULL);
+        f->mix(value_bytes + 5 * bytes, KEYS - 5, dim, out[0] + 5, KEYS, n, more[0], NULL);
         assert_memory_equal(more, sums, n * dim * sizeof(float));
     }
     uint8_t tiny[4 * 640];

@@ -175,12 +175,12 @@ static void attend_tile(struct attend *a, const struct tile *tile)
 
 /* Scores of `groups` groups of keys at `keys` for all pairs, into column `at` of the block. */
 static void score_groups(const struct attend *a, const struct kv_format *format,
-                         const uint8_t *keys, uint32_t groups, uint32_t at)
+                         const uint8_t *keys, uint32_t groups, uint32_t at, const uint8_t *next)
 {
     for (uint32_t p = 0; p < a->n_pairs; p += DIRECT) {
         uint32_t n = a->n_pairs - p < DIRECT ? a->n_pairs - p : DIRECT;
         format->scores(keys, groups, a->k_dim, a->q + (size_t)p * a->k_dim, n,
-                       a->scores + (size_t)p * KEY_BLOCK + at, KEY_BLOCK);
+                       a->scores + (size_t)p * KEY_BLOCK + at, KEY_BLOCK, p == 0 ? next : NULL);
     }
 }
 
@@ -198,12 +198,21 @@ static const uint8_t *value_page(const struct attend *a, uint32_t position)
            layout_v_offset(a->layout, a->op->layer, a->tile->kv_head, position % per_page);
 }
 
-/* The processor's own prefetching stops at the end of a page's run; the first lines of the next one
- * are asked for here. */
-static void prefetch_run(const uint8_t *bytes)
+/* The processor's own prefetching stops at the end of a page's run, so kernels ask for what comes
+ * next: keys of the next run, then the block's values, then keys of the next block. NULL: nothing. */
+static const uint8_t *next_keys(const struct attend *a, uint32_t position)
 {
-    for (size_t line = 0; line < 16; line++)
-        __builtin_prefetch(bytes + 64 * line);
+    return position < a->tile->end ? key_page(a, position) : NULL;
+}
+
+static uint32_t block_begin(const struct attend *a, uint32_t block)
+{
+    return a->tile->begin > block ? a->tile->begin : block;
+}
+
+static uint32_t block_end(const struct attend *a, uint32_t block)
+{
+    return a->tile->end < block + KEY_BLOCK ? a->tile->end : block + KEY_BLOCK;
 }
 
 /* Pages that hold less than a key group: gathers one, of the positions that the tile sees. */
@@ -219,15 +228,14 @@ static void score_tiny_pages(const struct attend *a, uint32_t group_at, uint32_t
             memcpy(a->keys + (size_t)c * KEY_GROUP + (at - group_at), a->tiny + (size_t)c * width,
                    width * sizeof *a->keys);
     }
-    score_groups(a, a->wide, (const uint8_t *)a->keys, 1, group_at - block);
+    score_groups(a, a->wide, (const uint8_t *)a->keys, 1, group_at - block, NULL);
 }
 
 /* Scores of the tile's keys in the block that starts at position `block`. */
 static void score_block(const struct attend *a, uint32_t block)
 {
     uint32_t per_page = a->layout->tokens_per_page;
-    uint32_t at = a->tile->begin > block ? a->tile->begin : block;
-    uint32_t end = a->tile->end < block + KEY_BLOCK ? a->tile->end : block + KEY_BLOCK;
+    uint32_t at = block_begin(a, block), end = block_end(a, block);
     at -= at % KEY_GROUP;
     if (per_page < KEY_GROUP) {
         for (; at < end; at += KEY_GROUP)
@@ -240,17 +248,17 @@ static void score_block(const struct attend *a, uint32_t block)
         uint32_t groups = (end - at + KEY_GROUP - 1) / KEY_GROUP;
         groups = groups < run / KEY_GROUP ? groups : run / KEY_GROUP;
         const uint8_t *keys = key_page(a, at);
-        if (at + run < end)
-            prefetch_run(key_page(a, at + run));
+        uint32_t after = at + groups * KEY_GROUP;
         if (a->n_pairs > DIRECT) {
             for (uint32_t g = 0; g < groups; g++)
                 a->kv->widen_keys(keys + (size_t)g * KEY_GROUP * a->layout->k_head_bytes, KEY_GROUP,
                                   a->k_dim, a->keys + (size_t)g * KEY_GROUP * a->k_dim);
-            score_groups(a, a->wide, (const uint8_t *)a->keys, groups, at - block);
+            score_groups(a, a->wide, (const uint8_t *)a->keys, groups, at - block, NULL);
         } else {
-            score_groups(a, a->kv, keys, groups, at - block);
+            score_groups(a, a->kv, keys, groups, at - block,
+                         after < end ? key_page(a, after) : value_page(a, block_begin(a, block)));
         }
-        at += groups * KEY_GROUP;
+        at = after;
     }
 }
 
@@ -258,7 +266,7 @@ static void score_block(const struct attend *a, uint32_t block)
  * different parts of them: what all see together, the rest one by one, keys always in order. */
 static void mix_pairs(const struct attend *a, const struct kv_format *format, const uint8_t *values,
                       size_t value_bytes, uint32_t at, uint32_t n, uint32_t block, uint32_t p,
-                      uint32_t count)
+                      uint32_t count, const uint8_t *next)
 {
     uint32_t low = at, high = at + n;
     for (uint32_t i = p; i < p + count; i++) {
@@ -273,27 +281,26 @@ static void mix_pairs(const struct attend *a, const struct kv_format *format, co
         if (from < to)
             format->mix(values + (from - at) * value_bytes, to - from, a->v_dim,
                         a->scores + (size_t)i * KEY_BLOCK + (from - block), KEY_BLOCK, 1,
-                        a->sums + (size_t)i * a->v_dim);
+                        a->sums + (size_t)i * a->v_dim, NULL);
     }
     if (!common)
         return;
     format->mix(values + (low - at) * value_bytes, high - low, a->v_dim,
                 a->scores + (size_t)p * KEY_BLOCK + (low - block), KEY_BLOCK, count,
-                a->sums + (size_t)p * a->v_dim);
+                a->sums + (size_t)p * a->v_dim, next);
     for (uint32_t i = p; i < p + count; i++) {
         uint32_t to = a->end[i] < at + n ? a->end[i] : at + n;
         if (high < to)
             format->mix(values + (high - at) * value_bytes, to - high, a->v_dim,
                         a->scores + (size_t)i * KEY_BLOCK + (high - block), KEY_BLOCK, 1,
-                        a->sums + (size_t)i * a->v_dim);
+                        a->sums + (size_t)i * a->v_dim, NULL);
     }
 }
 
 static void mix_block(const struct attend *a, uint32_t block)
 {
     uint32_t per_page = a->layout->tokens_per_page;
-    uint32_t at = a->tile->begin > block ? a->tile->begin : block;
-    uint32_t end = a->tile->end < block + KEY_BLOCK ? a->tile->end : block + KEY_BLOCK;
+    uint32_t at = block_begin(a, block), end = block_end(a, block);
     memset(a->sums, 0, (size_t)a->n_pairs * a->v_dim * sizeof *a->sums);
     while (at < end) {
         uint32_t n = per_page - at % per_page;
@@ -302,9 +309,9 @@ static void mix_block(const struct attend *a, uint32_t block)
         const uint8_t *values = value_page(a, at);
         const struct kv_format *format = a->kv;
         size_t bytes = a->layout->v_head_bytes;
-        if (at + n < end)
-            prefetch_run(value_page(a, at + n));
+        const uint8_t *next = at + n < end ? value_page(a, at + n) : next_keys(a, at + n);
         if (a->n_pairs > DIRECT) {
+            next = NULL;
             a->kv->widen_values(values, n, a->v_dim, a->values);
             values = (const uint8_t *)a->values;
             format = a->wide;
@@ -312,7 +319,7 @@ static void mix_block(const struct attend *a, uint32_t block)
         }
         for (uint32_t p = 0; p < a->n_pairs; p += DIRECT)
             mix_pairs(a, format, values, bytes, at, n, block, p,
-                      a->n_pairs - p < DIRECT ? a->n_pairs - p : DIRECT);
+                      a->n_pairs - p < DIRECT ? a->n_pairs - p : DIRECT, p == 0 ? next : NULL);
         at += n;
     }
 }

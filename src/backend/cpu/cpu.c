@@ -5,18 +5,30 @@
  * missing page, a slot out of range): one linear check, so that an engine's mistake ends as an
  * error instead of another sequence's data. Everything it needs was allocated before.
  */
+#ifdef __linux__
+#define _DEFAULT_SOURCE /* madvise */
+#endif
 #include "backend/cpu/cpu.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "backend/cpu/internal.h"
 
+/* One thread per performance core that this process may use, within its quota; where the topology
+ * cannot be read, one per processor. */
 static uint32_t usable_cores(void)
 {
     long n = sysconf(_SC_NPROCESSORS_ONLN);
+    struct hardware *hw = calloc(1, sizeof *hw);
+    if (hw && hardware_detect_host(hw, NULL) == STATUS_OK)
+        n = (long)hardware_default_threads(hw);
+    free(hw);
     return n < 1 ? 1 : n > THREADS_MAX ? THREADS_MAX : (uint32_t)n;
 }
 
@@ -76,7 +88,7 @@ static void cpu_info(struct backend *base, struct backend_info *out)
  * used. */
 static bool allocate_pages(struct cpu_backend *backend, const struct layout *layout)
 {
-    const size_t align = 64;
+    const size_t align = (size_t)2 << 20; /* of a huge page */
     if (layout->n_pages > (SIZE_MAX - align) / layout->page_bytes)
         return false;
     backend->pages_memory = calloc((size_t)layout->n_pages * layout->page_bytes + align, 1);
@@ -84,6 +96,11 @@ static bool allocate_pages(struct cpu_backend *backend, const struct layout *lay
         return false;
     uintptr_t at = (uintptr_t)backend->pages_memory;
     backend->pages = (uint8_t *)backend->pages_memory + (align - at % align) % align;
+    /* Attention jumps from page to page: with ordinary memory pages every run of keys would miss the
+     * processor's table of them. */
+#ifdef __linux__
+    madvise(backend->pages, (size_t)layout->n_pages * layout->page_bytes, MADV_HUGEPAGE);
+#endif
     return true;
 }
 

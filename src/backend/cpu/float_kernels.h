@@ -39,13 +39,14 @@ struct kv_format {
     void (*append_key)(const float *key, uint8_t *group, uint32_t width, uint32_t t, uint32_t dim);
     void (*append_value)(const float *value, uint8_t *row, uint32_t dim);
     /* out[p * stride + key] = q[p] . key, of n_groups (1 or 2) groups of KEY_GROUP keys; q: [n, dim],
-     * n at most DIRECT. */
+     * n at most DIRECT. next (may be NULL): what will be read after this, fetched into the caches
+     * meanwhile; only a hint. */
     void (*scores)(const uint8_t *keys, uint32_t n_groups, uint32_t dim, const float *q, uint32_t n,
-                   float *out, uint32_t stride);
+                   float *out, uint32_t stride, const uint8_t *next);
     /* sums[p] += weights[p * stride + key] * value[key], keys in order; sums: [n, dim], n at most
      * DIRECT. */
     void (*mix)(const uint8_t *values, uint32_t n_keys, uint32_t dim, const float *weights,
-                uint32_t stride, uint32_t n, float *sums);
+                uint32_t stride, uint32_t n, float *sums, const uint8_t *next);
     /* To float32 in the same arrangement: one group of `width` keys, and n_keys value rows. */
     void (*widen_keys)(const uint8_t *group, uint32_t width, uint32_t dim, float *out);
     void (*widen_values)(const uint8_t *values, uint32_t n_keys, uint32_t dim, float *out);

@@ -416,14 +416,19 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
 
 #define KV_KERNELS(type)                                                                           \
     INLINE void scores_part_##type(const uint8_t *keys, uint32_t groups, uint32_t dim,             \
-                                   const float *q, uint32_t n, float *out, uint32_t stride)        \
+                                   const float *q, uint32_t n, float *out, uint32_t stride,        \
+                                   const uint8_t *next)                                            \
     {                                                                                              \
         vf sum[DIRECT][2 * VECTORS];                                                               \
         for (uint32_t p = 0; p < n; p++)                                                           \
             for (uint32_t v = 0; v < groups * VECTORS; v++)                                        \
                 sum[p][v] = vf_set(0.0f);                                                          \
         size_t group_bytes = KEY_BYTES_##type(dim) * KEY_GROUP;                                    \
+        size_t column_bytes = group_bytes / dim;                                                   \
         for (uint32_t c = 0; c < dim; c++) {                                                       \
+            if (next && c % 2 == 0)                                                                \
+                for (uint32_t g = 0; g < groups; g++)                                              \
+                    __builtin_prefetch(next + g * group_bytes + c * column_bytes);                 \
             vf k[2 * VECTORS];                                                                     \
             for (uint32_t v = 0; v < groups * VECTORS; v++)                                        \
                 k[v] = LOAD_KEY_##type(keys + v / VECTORS * group_bytes, c, v % VECTORS * W);      \
@@ -439,44 +444,47 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
     }                                                                                              \
                                                                                                    \
     INLINE void scores_n_##type(const uint8_t *keys, uint32_t groups, uint32_t dim,                \
-                                const float *q, uint32_t n, float *out, uint32_t stride)           \
+                                const float *q, uint32_t n, float *out, uint32_t stride,           \
+                                const uint8_t *next)                                               \
     {                                                                                              \
         size_t group_bytes = KEY_BYTES_##type(dim) * KEY_GROUP;                                    \
         if (VECTORS == 1 && groups == 2) {                                                         \
-            scores_part_##type(keys, 2, dim, q, n, out, stride);                                   \
+            scores_part_##type(keys, 2, dim, q, n, out, stride, next);                             \
             return;                                                                                \
         }                                                                                          \
         for (uint32_t g = 0; g < groups; g++)                                                      \
-            scores_part_##type(keys + g * group_bytes, 1, dim, q, n, out + g * KEY_GROUP, stride); \
+            scores_part_##type(keys + g * group_bytes, 1, dim, q, n, out + g * KEY_GROUP, stride,  \
+                               next ? next + g * group_bytes : NULL);                              \
     }                                                                                              \
                                                                                                    \
     static void scores_##type(const uint8_t *keys, uint32_t groups, uint32_t dim, const float *q,  \
-                              uint32_t n, float *out, uint32_t stride)                             \
+                              uint32_t n, float *out, uint32_t stride, const uint8_t *next)        \
     {                                                                                              \
         switch (n) {                                                                               \
         case 1:                                                                                    \
-            scores_n_##type(keys, groups, dim, q, 1, out, stride);                                 \
+            scores_n_##type(keys, groups, dim, q, 1, out, stride, next);                           \
             break;                                                                                 \
         case 2:                                                                                    \
-            scores_n_##type(keys, groups, dim, q, 2, out, stride);                                 \
+            scores_n_##type(keys, groups, dim, q, 2, out, stride, next);                           \
             break;                                                                                 \
         case 3:                                                                                    \
-            scores_n_##type(keys, groups, dim, q, 3, out, stride);                                 \
+            scores_n_##type(keys, groups, dim, q, 3, out, stride, next);                           \
             break;                                                                                 \
         case 4:                                                                                    \
-            scores_n_##type(keys, groups, dim, q, 4, out, stride);                                 \
+            scores_n_##type(keys, groups, dim, q, 4, out, stride, next);                           \
             break;                                                                                 \
         case 5:                                                                                    \
-            scores_n_##type(keys, groups, dim, q, 5, out, stride);                                 \
+            scores_n_##type(keys, groups, dim, q, 5, out, stride, next);                           \
             break;                                                                                 \
         default:                                                                                   \
-            scores_n_##type(keys, groups, dim, q, 6, out, stride);                                 \
+            scores_n_##type(keys, groups, dim, q, 6, out, stride, next);                           \
             break;                                                                                 \
         }                                                                                          \
     }                                                                                              \
                                                                                                    \
     INLINE void mix_n_##type(const uint8_t *values, uint32_t n_keys, uint32_t dim,                 \
-                             const float *weights, uint32_t stride, uint32_t n, float *sums)       \
+                             const float *weights, uint32_t stride, uint32_t n, float *sums,       \
+                             const uint8_t *next)                                                  \
     {                                                                                              \
         size_t row_bytes = KEY_BYTES_##type(dim);                                                  \
         uint32_t c = 0;                                                                            \
@@ -487,6 +495,8 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
                     sum[p][v] = vf_load(sums + p * dim + c + v * W);                               \
             const uint8_t *row = values;                                                           \
             for (uint32_t t = 0; t < n_keys; t++, row += row_bytes) {                              \
+                if (next)                                                                          \
+                    __builtin_prefetch(next + t * row_bytes + c * row_bytes / dim);                \
                 vf x[MIX_VECTORS];                                                                 \
                 for (uint32_t v = 0; v < MIX_VECTORS; v++)                                         \
                     x[v] = LOAD_VALUE_##type(row, c + v * W);                                      \
@@ -511,26 +521,27 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
     }                                                                                              \
                                                                                                    \
     static void mix_##type(const uint8_t *values, uint32_t n_keys, uint32_t dim,                   \
-                           const float *weights, uint32_t stride, uint32_t n, float *sums)         \
+                           const float *weights, uint32_t stride, uint32_t n, float *sums,         \
+                           const uint8_t *next)                                                    \
     {                                                                                              \
         switch (n) {                                                                               \
         case 1:                                                                                    \
-            mix_n_##type(values, n_keys, dim, weights, stride, 1, sums);                           \
+            mix_n_##type(values, n_keys, dim, weights, stride, 1, sums, next);                     \
             break;                                                                                 \
         case 2:                                                                                    \
-            mix_n_##type(values, n_keys, dim, weights, stride, 2, sums);                           \
+            mix_n_##type(values, n_keys, dim, weights, stride, 2, sums, next);                     \
             break;                                                                                 \
         case 3:                                                                                    \
-            mix_n_##type(values, n_keys, dim, weights, stride, 3, sums);                           \
+            mix_n_##type(values, n_keys, dim, weights, stride, 3, sums, next);                     \
             break;                                                                                 \
         case 4:                                                                                    \
-            mix_n_##type(values, n_keys, dim, weights, stride, 4, sums);                           \
+            mix_n_##type(values, n_keys, dim, weights, stride, 4, sums, next);                     \
             break;                                                                                 \
         case 5:                                                                                    \
-            mix_n_##type(values, n_keys, dim, weights, stride, 5, sums);                           \
+            mix_n_##type(values, n_keys, dim, weights, stride, 5, sums, next);                     \
             break;                                                                                 \
         default:                                                                                   \
-            mix_n_##type(values, n_keys, dim, weights, stride, 6, sums);                           \
+            mix_n_##type(values, n_keys, dim, weights, stride, 6, sums, next);                     \
             break;                                                                                 \
         }                                                                                          \
     }

@@ -45,6 +45,7 @@ struct rope_table {
 /* What load() computed for one operation. */
 struct op_plan {
     uint32_t quantise; /* bit 1 << act_form: the operation's input is quantised at its start */
+    bool runs_on;      /* the next operation needs no barrier after this one */
     const struct rope_table *rope; /* OP_ROPE_KV that turns; else NULL */
     float *taps;                   /* OP_CONV: owned, weights as [taps, width]; else NULL */
 };
@@ -185,6 +186,8 @@ const char *matrix_kernel_name(const struct placed_weight *placed);
  * sizes overflow. */
 bool cpu_packs(const struct program *program, uint32_t weight);
 bool plan_inputs(struct loaded_program *p);
+/* walk.c: which operations run on without a barrier; after plan_inputs(). */
+void plan_barriers(struct loaded_program *p);
 
 /* pack.c: fills placed->panels by all threads. */
 enum status cpu_pack(struct cpu_backend *backend, struct placed_weight *placed, struct error *err);

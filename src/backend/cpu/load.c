@@ -239,6 +239,7 @@ static enum status allocate_program(struct cpu_backend *backend, struct loaded_p
             cpu_memory(program->output_row_words * p->limits.max_outputs, sizeof(float));
         complete &= p->banks[i].words != NULL;
     }
+    plan_barriers(p);
     if (!complete)
         return error_set(err, STATUS_MEMORY, "out of memory for activations of %u rows",
                          p->limits.max_rows);

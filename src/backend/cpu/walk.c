@@ -1,9 +1,61 @@
 /*
  * The walk: every thread runs the whole list of operations, each doing its share, with a barrier
- * after each operation. Nothing here knows a model or an instruction set.
+ * after each operation whose results, or whose inputs, the next ones touch. Nothing here knows a
+ * model or an instruction set.
  */
 #include "backend/cpu/internal.h"
 #include "base/clock.h"
+#include "program/check.h"
+
+/* ---- barriers ---------------------------------------------------------------------------------- */
+
+/* Words per row that a view occupies in its kind's memory: buffers that are never alive together
+ * may share them, so two names can mean one place. */
+static bool overlap(const struct program *program, const struct view *a, const struct view *b)
+{
+    if (a->buffer == NO_BUFFER || b->buffer == NO_BUFFER)
+        return false;
+    const struct buffer *x = &program->buffers[a->buffer], *y = &program->buffers[b->buffer];
+    if (x->rows != y->rows)
+        return false;
+    if (a->buffer == b->buffer)
+        return a->column < b->column + b->width && b->column < a->column + a->width;
+    return x->offset < y->offset + y->width && y->offset < x->offset + x->width;
+}
+
+static bool conflict(const struct program *program, const struct op *a, const struct op *b)
+{
+    struct op_operands x = op_operands(a), y = op_operands(b);
+    for (uint32_t i = 0; i < x.n; i++)
+        for (uint32_t j = 0; j < y.n; j++)
+            if ((x.views[i].written || y.views[j].written) &&
+                overlap(program, x.views[i].view, y.views[j].view))
+                return true;
+    return false;
+}
+
+/* Operations that touch nothing but their views, and quantised rows that are there already. */
+static bool only_views(const struct loaded_program *p, uint32_t index)
+{
+    enum op_kind kind = p->program->ops[index].kind;
+    return kind == OP_LINEAR || kind == OP_GATED;
+}
+
+/* q, k and v of a layer, or the two halves of a gate: one phase without barriers between. */
+void plan_barriers(struct loaded_program *p)
+{
+    const struct program *program = p->program;
+    for (uint32_t first = 0, i = 1; i < program->n_ops; i++) {
+        bool free = only_views(p, i - 1) && only_views(p, i) && p->plans[i].quantise == 0;
+        for (uint32_t j = first; j < i && free; j++)
+            free = !conflict(program, &program->ops[j], &program->ops[i]);
+        p->plans[i - 1].runs_on = free;
+        if (!free)
+            first = i;
+    }
+}
+
+/* ---- the walk ---------------------------------------------------------------------------------- */
 
 static void run_op(const struct worker *w, uint32_t index)
 {
@@ -87,7 +139,8 @@ static void walk(void *context, uint32_t index, uint32_t n_threads)
     uint64_t then = times ? clock_now_ns() : 0;
     for (uint32_t i = 0; i < program->program->n_ops; i++) {
         run_op(&w, i);
-        worker_barrier(&w);
+        if (!program->plans[i].runs_on)
+            worker_barrier(&w);
         if (times) {
             uint64_t now = clock_now_ns();
             times[i] += now - then;

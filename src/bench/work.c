@@ -155,6 +155,13 @@ struct bench_work bench_op_work(const struct program *program, const struct layo
     case OP_ACTIVATE:
         work.bytes = moved(rows_of(program, step, op->u.activate.in), 2 * op->u.activate.in.width);
         break;
+    case OP_MIX:
+        work.bytes = moved(rows_of(program, step, op->u.mix.out),
+                           op->u.mix.in.width + 2 * op->u.mix.out.width);
+        break;
+    case OP_MATCH:
+        work.bytes = moved(rows_of(program, step, op->u.match.out), 3 * op->u.match.out.width);
+        break;
     case OP_ADD:
         work.bytes = moved(rows_of(program, step, op->u.add.out), 3 * op->u.add.out.width);
         break;
@@ -172,7 +179,8 @@ struct bench_work bench_op_work(const struct program *program, const struct layo
 static bool moves_only(enum op_kind kind)
 {
     return kind == OP_NORM || kind == OP_ROPE_KV || kind == OP_CONV || kind == OP_ADD ||
-           kind == OP_MUL || kind == OP_SELECT || kind == OP_POSITION || kind == OP_ACTIVATE;
+           kind == OP_MUL || kind == OP_SELECT || kind == OP_POSITION || kind == OP_ACTIVATE ||
+           kind == OP_MIX || kind == OP_MATCH;
 }
 
 struct bench_work bench_step_work(const struct program *program, const struct layout *layout,

@@ -30,9 +30,11 @@ struct view build_normed(struct build *b)
 static uint32_t kv_group(struct build *b, const struct layer *layer)
 {
     struct program *p = b->program;
+    uint32_t head = layer->head_dim ? layer->head_dim : b->h.head_dim;
     for (uint32_t i = 0; i < p->n_groups; i++) {
         struct state_group *g = &p->groups[i];
-        if (g->kind == GROUP_KV && g->window == layer->window && g->n_kv_heads == layer->n_kv_heads)
+        if (g->kind == GROUP_KV && g->window == layer->window &&
+            g->n_kv_heads == layer->n_kv_heads && g->k_head_dim == head)
             return i;
     }
     struct state_group group = {
@@ -40,8 +42,8 @@ static uint32_t kv_group(struct build *b, const struct layer *layer)
         .kind = GROUP_KV,
         .window = layer->window,
         .n_kv_heads = layer->n_kv_heads,
-        .k_head_dim = b->h.head_dim,
-        .v_head_dim = b->h.v_head_dim,
+        .k_head_dim = head,
+        .v_head_dim = layer->head_dim ? head : b->h.v_head_dim,
     };
     return program_group(p, &group);
 }
@@ -130,7 +132,10 @@ void build_linear_scaled(struct build *b, int layer, const char *role, struct vi
                                  .weight = build_weight(b, layer, role, out.width, in.width),
                                  .bias = build_bias(b, layer, role, out.width),
                                  .scale = scale}};
-    program_emit(b->program, &op, "%d.%s", layer, role);
+    if (layer >= 0)
+        program_emit(b->program, &op, "%d.%s", layer, role);
+    else
+        program_emit(b->program, &op, "%s", role);
 }
 
 /* Norms of q and k are per head, or over all heads at once: the weight's length says which. */
@@ -156,9 +161,8 @@ static void linear_rows(struct build *b, int layer, const char *role, uint32_t t
     program_emit(b->program, &op, "%d.%s", layer, role);
 }
 
-/* One part of every head, [heads][q, k, v] -> [heads]. */
-static void take_part(struct build *b, int layer, struct view from, struct view to, uint32_t heads,
-                      uint32_t column)
+void build_take(struct build *b, int layer, const char *label, struct view from, uint32_t heads,
+                uint32_t column, struct view to)
 {
     if (heads == 0)
         return; /* an error is recorded */
@@ -170,7 +174,10 @@ static void take_part(struct build *b, int layer, struct view from, struct view 
                                 .in_column = column,
                                 .in_width = to.width / heads,
                                 .out_width = to.width / heads}};
-    program_emit(b->program, &op, "%d.attn_part", layer);
+    if (layer >= 0)
+        program_emit(b->program, &op, "%d.%s", layer, label);
+    else
+        program_emit(b->program, &op, "%s", label);
 }
 
 static void build_qkv(struct build *b, uint32_t index, struct view in, struct view q, struct view k,
@@ -185,9 +192,9 @@ static void build_qkv(struct build *b, uint32_t index, struct view in, struct vi
     } else if (by_head) {
         struct view all = shared(b, &b->qkv, "qkv", total);
         build_linear(b, l, "attn_qkv", in, all, VIEW_NONE);
-        take_part(b, l, all, q, heads, 0);
-        take_part(b, l, all, k, heads, q.width / heads);
-        take_part(b, l, all, v, heads, (q.width + k.width) / heads);
+        build_take(b, l, "attn_part", all, heads, 0, q);
+        build_take(b, l, "attn_part", all, heads, q.width / heads, k);
+        build_take(b, l, "attn_part", all, heads, (q.width + k.width) / heads, v);
     } else {
         linear_rows(b, l, "attn_qkv", total, 0, in, q);
         linear_rows(b, l, "attn_qkv", total, q.width, in, k);

@@ -35,6 +35,7 @@ enum layer_kind { LAYER_ATTENTION, LAYER_CONV, LAYER_OTHER };
 struct layer {
     enum layer_kind kind;
     uint32_t n_heads, n_kv_heads;
+    uint32_t head_dim;           /* of K and V; 0: that of all layers */
     uint32_t window;             /* 0: full attention */
     int32_t freqs;               /* rope frequencies (constant), NO_WEIGHT: none */
     float xielu[4];              /* ACT_XIELU: its parameters, see program.h */
@@ -132,7 +133,7 @@ int32_t build_stack(struct build *b, int layer, const char *role, uint32_t count
 int32_t build_experts_stack(struct build *b, int layer, const char *role, uint32_t rows,
                             uint32_t cols);
 /* The same from a tensor [n, cols, rows * step] with inputs along the rows: output r is its column
- * first + r * step. Copied. */
+ * first + r * step; or of a block type, [n, rows * step, cols], where it is a row. Copied. */
 int32_t build_experts_columns(struct build *b, int layer, const char *role, uint32_t first,
                               uint32_t step, uint32_t rows, uint32_t cols);
 /* Biases of all experts, every step-th of a tensor [n_experts, n * step]; NO_WEIGHT if absent. */
@@ -177,6 +178,10 @@ void build_linear(struct build *b, int layer, const char *role, struct view in, 
 /* The same, times scale before the residual is added. */
 void build_linear_scaled(struct build *b, int layer, const char *role, struct view in,
                          struct view out, struct view residual, float scale);
+
+/* Columns [column, column + to.width / heads) of each head of `from`, side by side. */
+void build_take(struct build *b, int layer, const char *label, struct view from, uint32_t heads,
+                uint32_t column, struct view to);
 
 struct attention_options {
     float scale;         /* 0: 1/sqrt(head_dim) */

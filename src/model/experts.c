@@ -1,7 +1,8 @@
 /*
  * Binding the matrices of experts. Checkpoints have them as one tensor [n, rows, cols] (GGUF), as one
  * tensor per expert (older Hugging Face folders), with gate and up one after the other in a tensor
- * [n, 2 rows, cols] (newer ones), or with inputs along the rows (gpt-oss): only those are copied.
+ * [n, 2 rows, cols] (newer ones), or as gpt-oss does: gate and up in turn, with inputs along the rows,
+ * or in blocks along the columns. Only the last two are copied.
  */
 #include <string.h>
 
@@ -100,6 +101,32 @@ static void transpose(const uint8_t *from, uint8_t *to, uint32_t size, uint32_t 
                    from + ((size_t)c * total + first + (size_t)r * step) * size, size);
 }
 
+/* Every step-th row of a tensor [n, rows * step, cols], from `first`; copied. */
+static int32_t bind_every(struct build *b, const struct tensor *tensor, uint32_t first,
+                          uint32_t step, uint32_t rows, uint32_t cols)
+{
+    uint32_t n = b->h.n_experts;
+    uint64_t row_bytes;
+    if (!is_stack(tensor, n, (uint64_t)rows * step, cols) ||
+        !tensor_type_bytes(tensor->type, cols, &row_bytes)) {
+        bind_fail_shape(b, tensor, rows * step, cols);
+        return NO_WEIGHT;
+    }
+    uint8_t *copy = program_memory(b->program, (size_t)n * rows * row_bytes);
+    const void **parts = new_parts(b);
+    if (!copy || !parts)
+        return NO_WEIGHT;
+    for (uint32_t e = 0; e < n; e++) {
+        parts[e] = copy + (size_t)e * rows * row_bytes;
+        for (uint32_t r = 0; r < rows; r++)
+            memcpy(copy + ((size_t)e * rows + r) * row_bytes,
+                   (const uint8_t *)tensor->data +
+                       ((size_t)e * rows * step + first + (size_t)r * step) * row_bytes,
+                   row_bytes);
+    }
+    return bind_parts(b, tensor, WEIGHT_MATRIX, n, rows, cols, parts);
+}
+
 int32_t build_experts_columns(struct build *b, int layer, const char *role, uint32_t first,
                               uint32_t step, uint32_t rows, uint32_t cols)
 {
@@ -110,8 +137,10 @@ int32_t build_experts_columns(struct build *b, int layer, const char *role, uint
         return NO_WEIGHT;
     }
     const struct tensor_type_info *type = tensor_type_info(tensor->type);
-    if (!type || type->block_elements != 1 || rows > UINT32_MAX / step ||
-        !is_stack(tensor, n, cols, (uint64_t)rows * step)) {
+    if (type && type->block_elements > 1 && rows <= UINT32_MAX / step)
+        return step == 1 ? bind_stacked(b, tensor, n, rows, 0, rows, cols)
+                         : bind_every(b, tensor, first, step, rows, cols);
+    if (!type || rows > UINT32_MAX / step || !is_stack(tensor, n, cols, (uint64_t)rows * step)) {
         bind_fail_shape(b, tensor, cols, rows * step);
         return NO_WEIGHT;
     }

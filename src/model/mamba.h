@@ -42,4 +42,12 @@ void build_mamba1(struct build *b, const struct mamba *m, uint32_t layer,
                   const struct layer_states *states, struct view in, struct view out,
                   struct view residual);
 
+/* HF's names of a Mamba 2 mixer's tensors. */
+#define MIXER_NAMES(mixer)                                                                         \
+    {"ssm_in", mixer ".in_proj"}, {"ssm_conv1d", mixer ".conv1d"}, {"ssm_a", mixer ".A_log"},      \
+        {"ssm_d", mixer ".D"}, {"ssm_dt", mixer ".dt"}, {"ssm_norm", mixer ".norm"},               \
+    {                                                                                              \
+        "ssm_out", mixer ".out_proj"                                                               \
+    }
+
 #endif

@@ -81,6 +81,17 @@ struct op_operands op_operands(const struct op *op)
         add(&o, &op->u.activate.in, "in", false);
         add(&o, &op->u.activate.out, "out", true);
         break;
+    case OP_MIX:
+        add(&o, &op->u.mix.in, "in", false);
+        add(&o, &op->u.mix.coefs, "coefs", false);
+        add(&o, &op->u.mix.residual, "residual", false);
+        add(&o, &op->u.mix.out, "out", true);
+        break;
+    case OP_MATCH:
+        add(&o, &op->u.match.in, "in", false);
+        add(&o, &op->u.match.like, "like", false);
+        add(&o, &op->u.match.out, "out", true);
+        break;
     case OP_ADD:
         add(&o, &op->u.add.a, "a", false);
         add(&o, &op->u.add.b, "b", false);
@@ -250,6 +261,8 @@ static void check_experts(struct check *c, const struct op_experts *o)
 static void check_norm(struct check *c, const struct op_norm *o)
 {
     need_width(c, o->out, "out width", o->in.width);
+    if (o->kind > NORM_CUTOFF)
+        fail(c, "kind", o->kind, NORM_CUTOFF);
     if (o->group == 0 || o->in.width % o->group) {
         fail(c, "group", o->group, o->in.width);
         return;
@@ -390,6 +403,27 @@ static void check_position(struct check *c, const struct op_position *o)
         fail(c, "rows of the table of positions", table->n_rows, least);
 }
 
+static void check_mix(struct check *c, const struct op_mix *o)
+{
+    if (o->n_in == 0 || o->n_out == 0 || o->in.width % o->n_in) {
+        fail(c, "streams", o->n_in, o->in.width);
+        return;
+    }
+    uint64_t width = (uint64_t)(o->in.width / o->n_in) * o->n_out;
+    need_width(c, o->out, "out width", width);
+    need_width(c, o->residual, "residual width", width);
+    need_width(c, o->coefs, "coefficients", (uint64_t)o->n_in * o->n_out);
+    need_apart(c, o->out, o->in);
+    need_apart(c, o->out, o->coefs);
+}
+
+static void check_embed(struct check *c, const struct op_embed *o)
+{
+    const struct weight *table = need_weight(c, o->table, "table", 0, o->out.width);
+    if (table && (table->n_rows == 0 || table->n_rows > c->program->n_vocab))
+        fail(c, "rows of the table", table->n_rows, c->program->n_vocab);
+}
+
 static void check_rows(struct check *c, const struct op_operands *operands)
 {
     const struct program *p = c->program;
@@ -416,7 +450,7 @@ static void check_op(struct check *c)
     const struct op *op = c->op;
     switch (op->kind) {
     case OP_EMBED:
-        need_weight(c, op->u.embed.table, "table", c->program->n_vocab, op->u.embed.out.width);
+        check_embed(c, &op->u.embed);
         break;
     case OP_POSITION:
         check_position(c, &op->u.position);
@@ -465,6 +499,14 @@ static void check_op(struct check *c)
         need_width(c, op->u.activate.out, "out width", op->u.activate.in.width);
         if (op->u.activate.act == ACT_CLAMPED_SWIGLU)
             fail(c, "activation (for gated pairs only)", op->u.activate.act, ACT_NONE);
+        break;
+    case OP_MIX:
+        check_mix(c, &op->u.mix);
+        break;
+    case OP_MATCH:
+        need_width(c, op->u.match.out, "out width", op->u.match.in.width);
+        if (!(op->u.match.least >= 0.0f))
+            fail(c, "least mean square", 0, 1);
         break;
     case OP_ADD:
         need_width(c, op->u.add.a, "a width", op->u.add.out.width);

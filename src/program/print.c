@@ -5,16 +5,22 @@ const char *op_kind_name(enum op_kind kind)
 {
     static const char *const names[] = {"embed",     "position", "norm",  "linear",   "rope+kv",
                                         "attention", "gated",    "route", "experts",  "conv",
-                                        "ssm",       "delta",    "heads", "activate", "add",
-                                        "mul",       "select",   "logits"};
+                                        "ssm",       "delta",    "heads", "activate", "mix",
+                                        "match",     "add",      "mul",   "select",   "logits"};
     return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 
 static const char *activation_name(enum activation act)
 {
-    static const char *const names[] = {"none",  "silu",    "gelu",           "gelu_tanh", "relu",
-                                        "relu2", "sigmoid", "clamped_swiglu", "xielu"};
+    static const char *const names[] = {"none",  "silu",    "gelu", "gelu_tanh",      "relu",
+                                        "relu2", "sigmoid", "tanh", "clamped_swiglu", "xielu"};
     return (size_t)act < sizeof names / sizeof *names ? names[act] : "?";
+}
+
+static const char *norm_name(enum norm_kind kind)
+{
+    static const char *const names[] = {"rms", "layer", "none", "cutoff"};
+    return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "?";
 }
 
 static void print_view(const struct program *p, struct buf *out, struct view view)
@@ -56,7 +62,7 @@ static void print_details(const struct program *p, struct buf *out, const struct
         break;
     case OP_NORM:
         print_weight(p, out, "w", op->u.norm.weight);
-        buf_printf(out, " %s", op->u.norm.kind == NORM_RMS ? "rms" : "layer");
+        buf_printf(out, " %s", norm_name(op->u.norm.kind));
         if (op->u.norm.group != op->u.norm.in.width)
             buf_printf(out, " group=%u", op->u.norm.group);
         if (op->u.norm.weight_offset != 0.0f)
@@ -135,6 +141,11 @@ static void print_details(const struct program *p, struct buf *out, const struct
         break;
     case OP_ACTIVATE:
         buf_printf(out, " act=%s", activation_name(op->u.activate.act));
+        break;
+    case OP_MIX:
+        buf_printf(out, " %u -> %u streams", op->u.mix.n_in, op->u.mix.n_out);
+        break;
+    case OP_MATCH:
         break;
     case OP_ADD:
         if (op->u.add.scale != 1.0f)

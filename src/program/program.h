@@ -109,6 +109,7 @@ enum activation {
     ACT_RELU,
     ACT_RELU2,   /* max(x, 0)^2 */
     ACT_SIGMOID, /* 1 / (1 + exp(-x)) */
+    ACT_TANH,
     /* OP_GATED and OP_EXPERTS only, of gate g and up u together: with g = min(g, 7) and
      * u = min(max(u, -7), 7), (u + 1) g sigmoid(1.702 g) */
     ACT_CLAMPED_SWIGLU,
@@ -119,8 +120,10 @@ enum activation {
 };
 
 enum norm_kind {
-    NORM_RMS,   /* x / sqrt(mean(x^2) + eps) */
-    NORM_LAYER, /* (x - mean) / sqrt(var + eps) */
+    NORM_RMS,    /* x / sqrt(mean(x^2) + eps) */
+    NORM_LAYER,  /* (x - mean) / sqrt(var + eps) */
+    NORM_NONE,   /* x: weight and bias only */
+    NORM_CUTOFF, /* max(x - mean - eps sqrt(var), 0): what stands out by eps deviations */
 };
 
 enum rope_style {
@@ -146,12 +149,15 @@ enum op_kind {
     OP_DELTA,     /* gated delta rule over the sequence */
     OP_HEADS,     /* a small matrix of its own for each head, or a copy of columns of each head */
     OP_ACTIVATE,  /* out = act(in), for activations with parameters */
+    OP_MIX,       /* out streams = residual + coefficients of the row * in streams */
+    OP_MATCH,     /* out = in, scaled to the length of another vector */
     OP_ADD,       /* out = a + b * scale */
     OP_MUL,       /* out = act(a) * b */
     OP_SELECT,    /* rows of the step -> wanted output rows */
     OP_LOGITS,    /* out = softcap(W in * scale), for outputs that want logits */
 };
 
+/* A table with fewer rows than the vocabulary: row 0 for tokens past its end. */
 struct op_embed {
     struct view out;
     int32_t table;
@@ -303,6 +309,19 @@ struct op_activate {
     float parameters[4];
 };
 
+/* in [n_in * width], out and residual [n_out * width], coefs [n_out * n_in]:
+ * out[j] = residual[j] + sum_i coefs[j][i] in[i]. out may be residual, not in. */
+struct op_mix {
+    struct view in, coefs, residual, out;
+    uint32_t n_in, n_out;
+};
+
+/* out = in * sqrt(mean(like^2)) / sqrt(max(mean(in^2), least)) */
+struct op_match {
+    struct view in, like, out;
+    float least;
+};
+
 struct op_add {
     struct view a, b, out;
     float scale;
@@ -343,6 +362,8 @@ struct op {
         struct op_delta delta;
         struct op_heads heads;
         struct op_activate activate;
+        struct op_mix mix;
+        struct op_match match;
         struct op_add add;
         struct op_mul mul;
         struct op_select select;

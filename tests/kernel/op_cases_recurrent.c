@@ -292,14 +292,93 @@ static void narrow_cases(struct runner *r)
         struct view whole = kit_embed(&kit, columns + width);
         struct view out = kit_buffer(&kit, "out", width);
         struct op op = {.kind = OP_MUL};
-        op.u.mul = (struct op_mul){view_columns(whole, 0, columns),
-                                   view_columns(whole, columns, width), out, ACT_SIGMOID};
+        op.u.mul =
+            (struct op_mul){view_columns(whole, 0, columns), view_columns(whole, columns, width),
+                            out, i ? ACT_SIGMOID : ACT_TANH};
         program_emit(kit.program, &op, "mul");
         kit_select(&kit, out);
         struct script script = rows_script(r, shapes[i][2]);
         snprintf(name, sizeof name, "mul of %u columns by %u", width, columns);
         run_case(r, &kit, &script, (struct expected){.steps = 2, .longest_sum = 1}, name);
     }
+    end_op(r);
+}
+
+/* ---- streams ----------------------------------------------------------------------------------- */
+
+static void mix_case(struct runner *r, uint32_t n_in, uint32_t n_out, uint32_t width, bool in_place)
+{
+    struct kit kit;
+    char name[96];
+    uint32_t at = 0;
+    start(r, &kit);
+    struct view whole = kit_embed(&kit, n_in * width + n_out * (n_in + width));
+    struct op op = {.kind = OP_MIX};
+    op.u.mix = (struct op_mix){.in = take(whole, &at, n_in * width), .n_in = n_in, .n_out = n_out};
+    struct view coefs = take(whole, &at, n_out * n_in), residual = take(whole, &at, n_out * width);
+    op.u.mix.coefs = kit_buffer(&kit, "coefs", coefs.width);
+    op.u.mix.residual = kit_buffer(&kit, "residual", residual.width);
+    struct op copy = {.kind = OP_ADD, .u.add = {coefs, coefs, op.u.mix.coefs, 1.0f}};
+    program_emit(kit.program, &copy, "coefs");
+    copy.u.add = (struct op_add){residual, residual, op.u.mix.residual, 1.0f};
+    program_emit(kit.program, &copy, "residual");
+    op.u.mix.out = in_place ? op.u.mix.residual : kit_buffer(&kit, "out", residual.width);
+    program_emit(kit.program, &op, "mix");
+    kit_select(&kit, op.u.mix.out);
+    struct script script = rows_script(r, 19);
+    snprintf(name, sizeof name, "mix %u -> %u streams of %u%s", n_in, n_out, width,
+             in_place ? ", in place" : "");
+    run_case(r, &kit, &script, (struct expected){.steps = 4, .longest_sum = n_in}, name);
+}
+
+static void match_case(struct runner *r, uint32_t width, uint32_t like, float least)
+{
+    struct kit kit;
+    char name[96];
+    start(r, &kit);
+    struct view whole = kit_embed(&kit, width + like);
+    struct op op = {.kind = OP_MATCH};
+    op.u.match = (struct op_match){view_columns(whole, 0, width), view_columns(whole, width, like),
+                                   kit_buffer(&kit, "out", width), least};
+    program_emit(kit.program, &op, "match");
+    kit_select(&kit, op.u.match.out);
+    struct script script = rows_script(r, 5);
+    snprintf(name, sizeof name, "match %u to %u, least %g", width, like, (double)least);
+    run_case(r, &kit, &script, (struct expected){.steps = 3, .longest_sum = width}, name);
+}
+
+static void norm_kind_case(struct runner *r, enum norm_kind kind, uint32_t width, uint32_t group)
+{
+    struct kit kit;
+    char name[96];
+    start(r, &kit);
+    struct op op = {.kind = OP_NORM};
+    op.u.norm = (struct op_norm){.in = kit_embed(&kit, width),
+                                 .out = kit_buffer(&kit, "out", width),
+                                 .kind = kind,
+                                 .group = group,
+                                 .weight_offset = 0.5f,
+                                 .eps = 0.7f};
+    op.u.norm.weight = kit_vector(&kit, "w", TENSOR_F32, group, 1.0f, 0.5f);
+    op.u.norm.bias = kit_vector(&kit, "b", TENSOR_F32, width, 0.0f, 0.5f);
+    program_emit(kit.program, &op, "norm");
+    kit_select(&kit, op.u.norm.out);
+    struct script script = rows_script(r, 7);
+    snprintf(name, sizeof name, "norm kind %d of %u by %u", (int)kind, width, group);
+    run_case(r, &kit, &script, (struct expected){.steps = 3, .longest_sum = group}, name);
+}
+
+static void stream_cases(struct runner *r)
+{
+    begin_op(r, "streams");
+    mix_case(r, 4, 4, 33, true);
+    mix_case(r, 1, 4, 17, false);
+    mix_case(r, 3, 2, 1, true);
+    match_case(r, 67, 67, 1e-5f);
+    match_case(r, 1, 5, 100.0f);
+    norm_kind_case(r, NORM_NONE, 45, 9);
+    norm_kind_case(r, NORM_CUTOFF, 130, 130);
+    norm_kind_case(r, NORM_CUTOFF, 60, 20);
     end_op(r);
 }
 
@@ -430,5 +509,6 @@ void op_cases_recurrent(struct runner *r)
     heads_cases(r);
     latent_cases(r);
     narrow_cases(r);
+    stream_cases(r);
     recurrent_model_cases(r);
 }

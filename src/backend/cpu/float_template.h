@@ -79,6 +79,8 @@ INLINE vf vf_activate(enum activation act, vf x)
         return vf_mul(vf_max(vf_set(0.0f), x), vf_max(vf_set(0.0f), x));
     case ACT_SIGMOID:
         return vf_sigmoid(x);
+    case ACT_TANH:
+        return vf_tanh(x);
     default:
         return x;
     }
@@ -129,7 +131,8 @@ INLINE void activate_all(enum activation act, float *x, uint32_t n)
     CASE(ACT_GELU_TANH)                                                                            \
     CASE(ACT_RELU)                                                                                 \
     CASE(ACT_RELU2)                                                                                \
-    CASE(ACT_SIGMOID)
+    CASE(ACT_SIGMOID)                                                                              \
+    CASE(ACT_TANH)
 
 static void activate_values(enum activation act, float *x, uint32_t n)
 {

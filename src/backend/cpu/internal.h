@@ -216,6 +216,8 @@ void cpu_heads(const struct worker *w, const struct op_heads *op);
 /* cpu_attention() of a latent group. */
 void cpu_latent_attention(const struct worker *w, const struct op_attention *op);
 void cpu_activation(const struct worker *w, const struct op_activate *op);
+void cpu_mix(const struct worker *w, const struct op_mix *op);
+void cpu_match(const struct worker *w, const struct op_match *op);
 void cpu_add(const struct worker *w, const struct op_add *op);
 void cpu_mul(const struct worker *w, const struct op_mul *op);
 void cpu_select(const struct worker *w, const struct op_select *op);

@@ -33,6 +33,8 @@ float activate(enum activation act, float x)
         return x > 0.0f ? x * x : 0.0f;
     case ACT_SIGMOID:
         return 1.0f / (1.0f + expf(-x));
+    case ACT_TANH:
+        return tanhf(x);
     case ACT_CLAMPED_SWIGLU:
     case ACT_XIELU:
         break;

@@ -7,6 +7,8 @@
 
 #include "backend/cpu/internal.h"
 
+#define LANES 16
+
 float *run_row(const struct cpu_run *run, struct view view, uint32_t row)
 {
     const struct loaded_program *program = run->program;
@@ -57,7 +59,8 @@ static void embed_row(const struct cpu_run *run, const struct op_embed *op, uint
     }
     int32_t token = row_token(run, slice, row);
     const struct placed_weight *table = run->program->placed[op->table];
-    matrix_read_row(table, token < 0 ? 0 : (uint32_t)token, out);
+    uint32_t index = token < 0 || (uint32_t)token >= table->weight->n_rows ? 0 : (uint32_t)token;
+    matrix_read_row(table, index, out);
     for (uint32_t i = 0; i < op->out.width; i++)
         out[i] *= op->scale;
 }
@@ -106,6 +109,40 @@ void cpu_position(const struct worker *w, const struct op_position *op)
     }
 }
 
+/* Sum of (x - mean)^power, power 1 or 2, in sixteen lanes: the bits depend on n alone. */
+static float sum_of(const float *x, float mean, int power, uint32_t n)
+{
+    float lanes[LANES] = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        float d = x[i] - mean;
+        lanes[i % LANES] += power == 1 ? d : d * d;
+    }
+    for (uint32_t half = LANES / 2; half; half /= 2)
+        for (uint32_t l = 0; l < half; l++)
+            lanes[l] += lanes[l + half];
+    return lanes[0];
+}
+
+/* NORM_NONE, NORM_CUTOFF */
+static void plain_group(const struct op_norm *op, const float *in, const float *weight,
+                        const float *bias, float *out)
+{
+    uint32_t n = op->group;
+    float cutoff = 0.0f;
+    if (op->kind == NORM_CUTOFF) {
+        float mean = sum_of(in, 0.0f, 1, n) / (float)n;
+        cutoff = mean + op->eps * sqrtf(sum_of(in, mean, 2, n) / (float)n);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        float value = in[i];
+        if (op->kind == NORM_CUTOFF)
+            value = value > cutoff ? value - cutoff : 0.0f;
+        if (weight)
+            value *= weight[i] + op->weight_offset;
+        out[i] = bias ? value + bias[i] : value;
+    }
+}
+
 void cpu_norm(const struct worker *w, const struct op_norm *op)
 {
     const struct cpu_run *run = w->run;
@@ -117,9 +154,9 @@ void cpu_norm(const struct worker *w, const struct op_norm *op)
     struct share share = worker_share(w, (uint64_t)run_rows(run, op->in) * groups);
     for (uint64_t i = share.begin; i < share.end; i++) {
         uint32_t row = (uint32_t)(i / groups), at = (uint32_t)(i % groups) * op->group;
-        run->backend->floats->norm(op, run_row(run, op->in, row) + at,
-                                   whole_weight ? weight + at : weight,
-                                   whole_bias ? bias + at : bias, run_row(run, op->out, row) + at);
+        (op->kind > NORM_LAYER ? plain_group : run->backend->floats->norm)(
+            op, run_row(run, op->in, row) + at, whole_weight ? weight + at : weight,
+            whole_bias ? bias + at : bias, run_row(run, op->out, row) + at);
     }
 }
 

@@ -104,6 +104,12 @@ static void run_op(const struct worker *w, uint32_t index)
     case OP_ACTIVATE:
         cpu_activation(w, &op->u.activate);
         break;
+    case OP_MIX:
+        cpu_mix(w, &op->u.mix);
+        break;
+    case OP_MATCH:
+        cpu_match(w, &op->u.match);
+        break;
     case OP_ADD:
         cpu_add(w, &op->u.add);
         break;

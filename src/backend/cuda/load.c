@@ -132,6 +132,15 @@ static const char *missing(const struct program *program, const struct op *op)
         return "learned positions";
     case OP_ACTIVATE:
         return "an activation with parameters";
+    case OP_EMBED:
+        return program->weights[op->u.embed.table].n_rows < program->n_vocab
+                   ? "tables shorter than the vocabulary"
+                   : NULL;
+    case OP_NORM:
+        return op->u.norm.kind > NORM_LAYER ? "scaling by a vector, or a cutoff" : NULL;
+    case OP_MIX:
+    case OP_MATCH:
+        return "several residual streams";
     case OP_SSM:
         return "state space recurrence";
     case OP_DELTA:
@@ -464,6 +473,8 @@ void cuda_describe(struct backend *base, struct loaded_program *program, uint32_
     case OP_SSM:
     case OP_DELTA:
     case OP_HEADS:
+    case OP_MIX:
+    case OP_MATCH:
     case OP_ADD:
     case OP_MUL:
     case OP_SELECT:

@@ -58,6 +58,8 @@ static cudaError_t launch(const struct cuda_run *run, const struct op *op)
     case OP_SSM:
     case OP_DELTA:
     case OP_HEADS:
+    case OP_MIX:
+    case OP_MATCH:
         break; /* load() refused the program */
     }
     return cudaErrorInvalidValue;

@@ -91,6 +91,8 @@ void ref_ssm(const struct ref_run *run, const struct op_ssm *op);
 void ref_delta(const struct ref_run *run, const struct op_delta *op);
 void ref_heads(const struct ref_run *run, const struct op_heads *op);
 void ref_activation(const struct ref_run *run, const struct op_activate *op);
+void ref_mix(const struct ref_run *run, const struct op_mix *op);
+void ref_match(const struct ref_run *run, const struct op_match *op);
 void ref_add(const struct ref_run *run, const struct op_add *op);
 void ref_mul(const struct ref_run *run, const struct op_mul *op);
 void ref_select(const struct ref_run *run, const struct op_select *op);

@@ -223,6 +223,12 @@ static void run_op(const struct ref_run *run, const struct op *op)
     case OP_ACTIVATE:
         ref_activation(run, &op->u.activate);
         break;
+    case OP_MIX:
+        ref_mix(run, &op->u.mix);
+        break;
+    case OP_MATCH:
+        ref_match(run, &op->u.match);
+        break;
     case OP_ADD:
         ref_add(run, &op->u.add);
         break;

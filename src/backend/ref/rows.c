@@ -50,6 +50,8 @@ float ref_activate(enum activation act, float x)
         return x > 0.0f ? x * x : 0.0f;
     case ACT_SIGMOID:
         return 1.0f / (1.0f + expf(-x));
+    case ACT_TANH:
+        return tanhf(x);
     case ACT_CLAMPED_SWIGLU:
     case ACT_XIELU:
         break;
@@ -99,7 +101,9 @@ void ref_embed(const struct ref_run *run, const struct op_embed *op)
         }
         int32_t token = ref_row_token(run, row);
         /* A failed draw leaves token -1; its sequence is ended by the engine, one step late. */
-        ref_weight_row(run, op->table, 0, token < 0 ? 0 : (uint32_t)token, out);
+        uint32_t rows = run->program->program->weights[op->table].n_rows;
+        uint32_t index = token < 0 || (uint32_t)token >= rows ? 0 : (uint32_t)token;
+        ref_weight_row(run, op->table, 0, index, out);
         for (uint32_t i = 0; i < op->out.width; i++)
             out[i] *= op->scale;
     }
@@ -161,12 +165,15 @@ static void norm_group(const struct op_norm *op, const float *in, float *out, co
     double mean = 0.0, square = 0.0;
     for (uint32_t i = 0; i < op->group; i++)
         mean += (double)in[i];
-    mean = op->kind == NORM_LAYER ? mean / op->group : 0.0;
+    mean = op->kind == NORM_LAYER || op->kind == NORM_CUTOFF ? mean / op->group : 0.0;
     for (uint32_t i = 0; i < op->group; i++)
         square += ((double)in[i] - mean) * ((double)in[i] - mean);
     float scale = (float)(1.0 / sqrt(square / op->group + (double)op->eps));
+    float cutoff = (float)(mean + (double)op->eps * sqrt(square / op->group));
     for (uint32_t i = 0; i < op->group; i++) {
-        float value = (in[i] - (float)mean) * scale;
+        float value = op->kind == NORM_NONE     ? in[i]
+                      : op->kind == NORM_CUTOFF ? fmaxf(in[i] - cutoff, 0.0f)
+                                                : (in[i] - (float)mean) * scale;
         if (weight)
             value *= weight[i] + op->weight_offset;
         out[i] = bias ? value + bias[i] : value;
@@ -236,6 +243,44 @@ void ref_gated(const struct ref_run *run, const struct op_gated *op)
                 u += up_bias[j];
             ref_row(run, op->out, row)[j] = ref_gate(op->act, g, u);
         }
+    }
+}
+
+void ref_mix(const struct ref_run *run, const struct op_mix *op)
+{
+    uint32_t n = ref_rows(run, op->out), width = op->in.width / op->n_in;
+    for (uint32_t row = 0; row < n; row++) {
+        const float *in = ref_row(run, op->in, row), *coefs = ref_row(run, op->coefs, row);
+        const float *residual = ref_row(run, op->residual, row);
+        float *out = ref_row(run, op->out, row);
+        for (uint32_t k = 0; k < op->out.width; k++) {
+            double sum = (double)residual[k];
+            for (uint32_t i = 0; i < op->n_in; i++)
+                sum += (double)coefs[k / width * op->n_in + i] *
+                       (double)in[(size_t)i * width + k % width];
+            out[k] = (float)sum;
+        }
+    }
+}
+
+static double mean_square(const float *x, uint32_t n)
+{
+    double sum = 0.0;
+    for (uint32_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum / n;
+}
+
+void ref_match(const struct ref_run *run, const struct op_match *op)
+{
+    uint32_t n = ref_rows(run, op->out);
+    for (uint32_t row = 0; row < n; row++) {
+        const float *in = ref_row(run, op->in, row);
+        float *out = ref_row(run, op->out, row);
+        double own = fmax(mean_square(in, op->in.width), (double)op->least);
+        double by = sqrt(mean_square(ref_row(run, op->like, row), op->like.width) / own);
+        for (uint32_t i = 0; i < op->in.width; i++)
+            out[i] = (float)((double)in[i] * by);
     }
 }
 

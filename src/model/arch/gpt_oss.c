@@ -3,7 +3,7 @@
  * and a clamped SwiGLU, chosen by a router with a bias whose softmax is over the chosen only; YaRN.
  *
  * In Hugging Face folders with plain weights, an expert's inputs lie along the rows and gate and up
- * alternate. GGUF has the usual stacks, calls the second norm post_attention_norm, and does not say
+ * alternate; as published they are MXFP4, outputs along the rows. GGUF has the usual stacks, calls the second norm post_attention_norm, and does not say
  * that YaRN's ramp is not rounded.
  */
 #include "model/build.h"

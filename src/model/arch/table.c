@@ -14,6 +14,8 @@
     X(gpt_oss) \
     X(gemma2) \
     X(gemma3) \
+    X(gemma3n) \
+    X(gemma4) \
     X(lfm2) \
     X(deepseek) \
     X(glm4) \

@@ -88,8 +88,7 @@ static inline void random_blocks(enum tensor_type type, uint8_t *out, uint64_t b
         float size = 0.002f * (0.5f + random_uniform(seed));
         set_block_scales(type, block, size, 8.0f * size * (random_uniform(seed) - 0.3f));
         if (type == TENSOR_MXFP4)
-            block[0] = (uint8_t)(random_u32(seed) % 64 ? 118 + random_u32(seed) % 6
-                                                       : random_u32(seed) % 4);
+            block[0] = (uint8_t)(118 + random_u32(seed) % 6);
         float value = 0.03f * random_normal(seed);
         uint16_t half = type == TENSOR_BF16 ? f32_to_bf16(value) : f32_to_f16(value);
         if (type == TENSOR_F32)

@@ -154,6 +154,9 @@ uint8_t *run_page(const struct cpu_run *run, uint32_t slot, uint32_t group, uint
 float activate(enum activation act, float x);
 /* act(gate) * up, or what ACT_CLAMPED_SWIGLU makes of both. */
 float activate_gate(enum activation act, float gate, float up);
+/* The same for n values; by the vector kernels unless exact. */
+void activate_gates(const struct cpu_run *run, enum activation act, const float *gate,
+                    const float *up, uint32_t n, float *out);
 
 /* Rows [first, first + n) of matrix `part` of a weight that is not packed, for a kernel. */
 struct kernel_rows matrix_rows(const struct placed_weight *placed, uint32_t part, uint32_t first,

@@ -3,6 +3,9 @@
 
 /* Sets for instruction sets stand in front of the portable one, each guarded by what hw/ finds. */
 static const struct kernel_set *const sets[] = {
+#ifdef SLUICE_HAVE_AMX
+    &kernel_set_amx,
+#endif
 #ifdef SLUICE_HAVE_AVX512
     &kernel_set_avx512,
 #endif

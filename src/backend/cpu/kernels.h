@@ -71,6 +71,7 @@ extern const struct kernel_set kernel_set_scalar;
 /* Where compiled in (cmake/kernels.cmake). */
 extern const struct kernel_set kernel_set_avx2;
 extern const struct kernel_set kernel_set_avx512;
+extern const struct kernel_set kernel_set_amx;
 act_quantise avx2_quantise;
 
 /* Best kernel on this machine; NULL where no set has the type. */

@@ -14,6 +14,7 @@
 
 #define SQRT_HALF      0.70710678f /* 1 / sqrt 2 */
 #define SQRT_2_OVER_PI 0.79788456f
+#define CHUNK_ALIGN    32          /* rows: whole tiles and whole rounds of vector kernels */
 #define GROUP_BYTES    (128 << 10) /* of weights that stay in a level-2 cache beside the rows */
 
 float activate(enum activation act, float x)
@@ -49,6 +50,17 @@ float activate_gate(enum activation act, float gate, float up)
     gate = gate < 7.0f ? gate : 7.0f;
     up = up < -7.0f ? -7.0f : up < 7.0f ? up : 7.0f;
     return (up + 1.0f) * gate / (1.0f + expf(-1.702f * gate));
+}
+
+void activate_gates(const struct cpu_run *run, enum activation act, const float *gate,
+                    const float *up, uint32_t n, float *out)
+{
+    if (!run->backend->config.exact) {
+        run->backend->floats->gate(act, gate, up, n, out);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = activate_gate(act, gate[i], up[i]);
 }
 
 /* A thread's part of a product: groups of panels, each with chunks of up to KERNEL_X rows. */
@@ -87,7 +99,7 @@ static void each_unit(const struct split *s, void (*work)(void *context, struct 
     for (uint64_t i = s->share.begin; i < s->share.end; i++) {
         uint32_t group = (uint32_t)(i / s->chunks), chunk = (uint32_t)(i % s->chunks);
         size_t first, last;
-        thread_range(s->n_rows, chunk, s->chunks, 3, &first, &last);
+        thread_range(s->n_rows, chunk, s->chunks, CHUNK_ALIGN, &first, &last);
         struct unit unit = {.row = (uint32_t)first, .n_rows = (uint32_t)(last - first)};
         for (uint32_t p = group * s->together; p < (group + 1) * s->together && p < s->panels;
              p++) {
@@ -163,13 +175,11 @@ static void gated_unit(void *context, struct unit unit)
     for (uint32_t m = 0; m < unit.n_rows; m++) {
         float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
         float *gate = gates + m * KERNEL_ROWS, *up = ups + m * KERNEL_ROWS;
-        for (uint32_t c = 0; c < unit.n_columns; c++) {
-            if (p->bias)
-                gate[c] += p->bias[unit.column + c];
-            if (p->other_bias)
-                up[c] += p->other_bias[unit.column + c];
-            out[c] = activate_gate(op->act, gate[c], up[c]);
-        }
+        for (uint32_t c = 0; p->bias && c < unit.n_columns; c++)
+            gate[c] += p->bias[unit.column + c];
+        for (uint32_t c = 0; p->other_bias && c < unit.n_columns; c++)
+            up[c] += p->other_bias[unit.column + c];
+        activate_gates(p->run, op->act, gate, up, unit.n_columns, out);
     }
 }
 

@@ -211,14 +211,12 @@ static void hidden_unit(const struct cpu_run *run, const struct op_experts *op,
     for (uint32_t m = 0; m < n; m++) {
         float *hidden =
             run_row(run, op->hidden, pairs[m] / op->k) + (size_t)(pairs[m] % op->k) * ff + first;
-        for (uint32_t c = 0; c < columns; c++) {
-            float g = gates[m * KERNEL_ROWS + c], u = ups[m * KERNEL_ROWS + c];
-            if (gate_bias)
-                g += gate_bias[(size_t)expert * ff + first + c];
-            if (up_bias)
-                u += up_bias[(size_t)expert * ff + first + c];
-            hidden[c] = activate_gate(op->act, g, u);
-        }
+        float *g = gates + m * KERNEL_ROWS, *u = ups + m * KERNEL_ROWS;
+        for (uint32_t c = 0; gate_bias && c < columns; c++)
+            g[c] += gate_bias[(size_t)expert * ff + first + c];
+        for (uint32_t c = 0; up_bias && c < columns; c++)
+            u[c] += up_bias[(size_t)expert * ff + first + c];
+        activate_gates(run, op->act, g, u, columns, hidden);
     }
 }
 

@@ -29,9 +29,10 @@
 
 #include "quant/tensor_type.h"
 
-#define PANEL_ROWS   16
-#define ACT_COLUMNS  256 /* of an activation block */
-#define ACT_ROWS_MAX 48  /* activation rows of one kernel call */
+#define PANEL_ROWS  16
+#define ACT_COLUMNS 256 /* of an activation block */
+#define ACT_ROWS_MAX                                                                               \
+    192 /* activation rows of one kernel call: unpacking a panel pays for all of them */
 
 struct packed_layout {
     enum tensor_type type;

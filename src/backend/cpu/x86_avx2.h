@@ -93,10 +93,10 @@ INLINE const void *act_at(const struct act_rows *rows, uint32_t m, uint32_t bloc
     return (const uint8_t *)rows->x[m] + block * rows->block_stride;
 }
 
-/* Bits [shift, shift + bits of mask) of each byte; shift may vary at run time. */
+/* Bits [shift, shift + bits of mask) of each byte; shift: a constant once loops are unrolled. */
 INLINE __m256i field(__m256i v, uint32_t shift, uint8_t mask)
 {
-    return _mm256_and_si256(_mm256_srl_epi16(v, _mm_cvtsi32_si128((int)shift)), bytes_of(mask));
+    return _mm256_and_si256(shift ? _mm256_srli_epi16(v, (int)shift) : v, bytes_of(mask));
 }
 
 /* Columns 32 * group + 4 * step .. + 4 as unsigned bytes (signed ones for wide types). */

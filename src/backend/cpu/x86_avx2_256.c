@@ -58,36 +58,46 @@ struct type_256 {
     scales_fn *scales;
 };
 
-/* Adds one block to acc[m][half]; weights from `block` (packed), or from `steps` (unpacked, 64 bytes
- * a step) where that is not NULL. n: 1..3, a constant after inlining. */
+/* Group g of a block onto sum[m][half]; weights from `block` (packed), or from `steps` (unpacked, 64
+ * bytes a step) where that is not NULL. n: 1..3, a constant after inlining. */
+INLINE void group_256(struct type_256 t, const uint8_t *block, const uint8_t *steps,
+                      const struct scales *s, const struct act_256 *const *x, uint32_t g,
+                      uint32_t n, __m256i sum[3][2])
+{
+    UNROLL for (uint32_t part = 0; part < 8 / t.depth; part++)
+    {
+        __m256i low[3][2];
+        UNROLL for (uint32_t i = 0; i < t.depth; i++)
+        {
+            uint32_t step = part * t.depth + i;
+            __m256i w0 = steps ? word(steps, 8 * g + step, 0) : t.step(block, g, step, 0);
+            __m256i w1 = steps ? word(steps, 8 * g + step, 1) : t.step(block, g, step, 1);
+            UNROLL for (uint32_t m = 0; m < n; m++)
+            {
+                __m256i v = broadcast(x[m]->q + 32 * g + 4 * step);
+                __m256i p0 = _mm256_maddubs_epi16(w0, v), p1 = _mm256_maddubs_epi16(w1, v);
+                low[m][0] = i ? add16(low[m][0], p0) : p0;
+                low[m][1] = i ? add16(low[m][1], p1) : p1;
+            }
+        }
+        uint32_t index = t.group == 32 ? g : 2 * g + part * t.depth / 4;
+        UNROLL for (uint32_t m = 0; m < n; m++) for (uint32_t h = 0; h < 2; h++) sum[m][h] =
+            add32(sum[m][h], _mm256_madd_epi16(low[m][h], s->scale[index][h]));
+    }
+}
+
+/* Adds one block to acc[m][half]. */
 INLINE void block_256(struct type_256 t, const uint8_t *block, const uint8_t *steps,
                       const struct scales *s, const struct act_256 *const *x, uint32_t n,
                       __m256 acc[3][2])
 {
     __m256i sum[3][2];
     UNROLL for (uint32_t m = 0; m < n; m++) sum[m][0] = sum[m][1] = _mm256_setzero_si256();
-    for (uint32_t g = 0; g < 8; g++) {
-        UNROLL for (uint32_t part = 0; part < 8 / t.depth; part++)
-        {
-            __m256i low[3][2];
-            UNROLL for (uint32_t i = 0; i < t.depth; i++)
-            {
-                uint32_t step = part * t.depth + i;
-                __m256i w0 = steps ? word(steps, 8 * g + step, 0) : t.step(block, g, step, 0);
-                __m256i w1 = steps ? word(steps, 8 * g + step, 1) : t.step(block, g, step, 1);
-                UNROLL for (uint32_t m = 0; m < n; m++)
-                {
-                    __m256i v = broadcast(x[m]->q + 32 * g + 4 * step);
-                    __m256i p0 = _mm256_maddubs_epi16(w0, v), p1 = _mm256_maddubs_epi16(w1, v);
-                    low[m][0] = i ? add16(low[m][0], p0) : p0;
-                    low[m][1] = i ? add16(low[m][1], p1) : p1;
-                }
-            }
-            uint32_t index = t.group == 32 ? g : 2 * g + part * t.depth / 4;
-            UNROLL for (uint32_t m = 0; m < n; m++) for (uint32_t h = 0; h < 2; h++) sum[m][h] =
-                add32(sum[m][h], _mm256_madd_epi16(low[m][h], s->scale[index][h]));
-        }
-    }
+    if (steps)
+        for (uint32_t g = 0; g < 8; g++)
+            group_256(t, NULL, steps, s, x, g, n, sum);
+    else /* written out, so that what is shifted by is known */
+        UNROLL for (uint32_t g = 0; g < 8; g++) group_256(t, block, NULL, s, x, g, n, sum);
     uint32_t pairs = t.group == 32 ? 4 : 8;
     UNROLL for (uint32_t m = 0; m < n; m++)
     {

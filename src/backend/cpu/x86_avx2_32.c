@@ -151,16 +151,16 @@ INLINE void few_32(struct type_32 t, const uint8_t *panel, uint32_t blocks,
 
 INLINE void unpack_32(struct type_32 t, const uint8_t *panel, uint8_t *steps)
 {
-    for (uint32_t i = 0; i < 8; i++)
-        for (uint32_t h = 0; h < 2; h++) {
-            __m256i w = t.step(panel, 0, i, h);
-            if (t.depth) {
-                _mm256_store_si256((__m256i *)(steps + 64 * i + 32 * h), w);
-            } else {
-                _mm256_store_si256((__m256i *)(steps + 128 * i + 32 * h), even_bytes(w));
-                _mm256_store_si256((__m256i *)(steps + 128 * i + 64 + 32 * h), odd_bytes(w));
-            }
+    UNROLL for (uint32_t i = 0; i < 8; i++) for (uint32_t h = 0; h < 2; h++)
+    {
+        __m256i w = t.step(panel, 0, i, h);
+        if (t.depth) {
+            _mm256_store_si256((__m256i *)(steps + 64 * i + 32 * h), w);
+        } else {
+            _mm256_store_si256((__m256i *)(steps + 128 * i + 32 * h), even_bytes(w));
+            _mm256_store_si256((__m256i *)(steps + 128 * i + 64 + 32 * h), odd_bytes(w));
         }
+    }
 }
 
 INLINE void rows_32(struct type_32 t, const struct panel_32 *p, uint32_t from, uint32_t count,
@@ -425,14 +425,14 @@ void avx2_dots_iq4_xs(const uint8_t *panel, uint32_t n_cols, const struct act_ro
             continue;
         }
         for (uint32_t g = 0; g < 8; g++)
-            for (uint32_t i = 0; i < 8; i++)
-                for (uint32_t h = 0; h < 2; h++) {
-                    uint8_t *at = steps + 128 * (8 * g + i) + 32 * h;
-                    __m256i even, odd;
-                    weights_iq4_xs(panel, g, i, h, scale[g][h], &even, &odd);
-                    _mm256_store_si256((__m256i *)at, even);
-                    _mm256_store_si256((__m256i *)(at + 64), odd);
-                }
+            UNROLL for (uint32_t i = 0; i < 8; i++) for (uint32_t h = 0; h < 2; h++)
+            {
+                uint8_t *at = steps + 128 * (8 * g + i) + 32 * h;
+                __m256i even, odd;
+                weights_iq4_xs(panel, g, i, h, scale[g][h], &even, &odd);
+                _mm256_store_si256((__m256i *)at, even);
+                _mm256_store_si256((__m256i *)(at + 64), odd);
+            }
         uint32_t m = 0;
         for (; m + 3 <= rows->n; m += 3)
             block_iq4_xs(NULL, steps, scale, d, b, rows, m, 3, out);

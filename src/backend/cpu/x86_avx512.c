@@ -34,7 +34,8 @@ INLINE void block_256(struct type_256 t, const uint8_t *block, const uint8_t *st
     __m512i sum[ROWS];
     uint32_t per_scale = t.group / 4;
     UNROLL for (uint32_t m = 0; m < n; m++) sum[m] = _mm512_setzero_si512();
-    for (uint32_t g = 0; g < 8; g++) {
+    UNROLL for (uint32_t g = 0; g < 8; g++)
+    {
         UNROLL for (uint32_t part = 0; part < 8 / per_scale; part++)
         {
             __m512i group[ROWS];
@@ -102,9 +103,8 @@ INLINE void dots_256(struct type_256 t, const uint8_t *panel, uint32_t n_cols,
             rows_256(t, panel, NULL, &s, b, rows, 0, 4, out);
             continue;
         }
-        for (uint32_t g = 0; g < 8; g++)
-            UNROLL for (uint32_t i = 0; i < 8; i++)
-                _mm512_store_si512(steps + 64 * (8 * g + i), t.step(panel, g, i));
+        UNROLL for (uint32_t g = 0; g < 8; g++) UNROLL for (uint32_t i = 0; i < 8; i++)
+            _mm512_store_si512(steps + 64 * (8 * g + i), t.step(panel, g, i));
         for (; m + ROWS <= rows->n; m += ROWS)
             rows_256(t, NULL, steps, &s, b, rows, m, ROWS, out);
         for (; m + 3 <= rows->n; m += 3)

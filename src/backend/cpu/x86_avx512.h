@@ -46,10 +46,10 @@ INLINE __m512 high_halves(__m512i words)
     return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
 }
 
-/* Bits [shift, shift + bits of mask) of each byte. */
+/* Bits [shift, shift + bits of mask) of each byte; shift: a constant once loops are unrolled. */
 INLINE __m512i field(__m512i v, uint32_t shift, uint8_t mask)
 {
-    return _mm512_and_si512(_mm512_srl_epi16(v, _mm_cvtsi32_si128((int)shift)), bytes_of(mask));
+    return _mm512_and_si512(shift ? _mm512_srli_epi16(v, shift) : v, bytes_of(mask));
 }
 
 INLINE void prefetch_block(const uint8_t *block, uint32_t bytes)

@@ -73,6 +73,8 @@ extern const struct kernel_set kernel_set_avx2;
 extern const struct kernel_set kernel_set_avx512;
 extern const struct kernel_set kernel_set_amx;
 act_quantise avx2_quantise;
+/* x86_usable.c. The last one also asks the system for the tile registers, once for all threads. */
+bool x86_avx2_usable(void), x86_avx512_usable(void), x86_amx_usable(void);
 
 /* Best kernel on this machine; NULL where no set has the type. */
 const struct weight_kernel *kernel_for_weights(enum tensor_type type);

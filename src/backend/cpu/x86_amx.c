@@ -15,22 +15,13 @@
  * Simple formats (a float scale per 32 columns) gain little, since tiles would be emptied every half
  * K step: they stay with the row kernels.
  */
-#ifdef __linux__
-#define _GNU_SOURCE /* syscall */
-#endif
 #if defined(__AMX_INT8__) && defined(__AVX512VNNI__) && defined(__linux__)
 
 #include "backend/cpu/x86_avx512.h"
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "backend/cpu/x86_avx512_types.h"
-#include "hw/hardware.h"
 
-#define ROWS_LEAST          12 /* below, tiles would be mostly empty */
-#define ARCH_REQ_XCOMP_PERM 0x1023
-#define XFEATURE_XTILEDATA  18
+#define ROWS_LEAST 12 /* below, tiles would be mostly empty */
 
 /* Tile instructions do not tell the compiler what memory they read. */
 #define MEMORY_BARRIER() __asm__ volatile("" ::: "memory")
@@ -246,22 +237,12 @@ static const struct packed_kernel packed_kernels[] = {
     {"amx iq4_xs x i8", TENSOR_IQ4_XS, ACT_I8_256, dots_iq4_xs},
 };
 
-/* Also asks the system for the tile registers, once for all threads. */
-static bool usable(void)
-{
-    struct hardware hw = {.n_cores = 0};
-    hardware_read_instruction_sets(&hw);
-    return hw.isa[ISA_AMX_TILE] && hw.isa[ISA_AMX_INT8] && hw.isa[ISA_AVX512BW] &&
-           hw.isa[ISA_AVX512VL] && hw.isa[ISA_AVX512_VNNI] &&
-           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
-}
-
 const struct kernel_set kernel_set_amx = {
     .name = "amx",
     .packed = packed_kernels,
     .n_packed = sizeof packed_kernels / sizeof *packed_kernels,
     .quantise = avx2_quantise,
-    .usable = usable,
+    .usable = x86_amx_usable,
 };
 
 #else

@@ -16,7 +16,6 @@
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 
 #include "backend/cpu/x86_avx2.h"
-#include "hw/hardware.h"
 
 /* ---- activations ------------------------------------------------------------------------------- */
 
@@ -181,19 +180,12 @@ static const struct packed_kernel packed_kernels[] = {
     {"avx2 f8_e5m2 x f32", TENSOR_F8_E5M2, ACT_FLOAT, avx2_dots_f8_e5m2},
 };
 
-static bool usable(void)
-{
-    struct hardware hw = {.n_cores = 0};
-    hardware_read_instruction_sets(&hw);
-    return hw.isa[ISA_AVX2] && hw.isa[ISA_FMA] && hw.isa[ISA_F16C];
-}
-
 const struct kernel_set kernel_set_avx2 = {
     .name = "avx2",
     .packed = packed_kernels,
     .n_packed = sizeof packed_kernels / sizeof *packed_kernels,
     .quantise = avx2_quantise,
-    .usable = usable,
+    .usable = x86_avx2_usable,
 };
 
 #else

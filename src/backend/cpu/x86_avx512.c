@@ -13,7 +13,6 @@
 #include "backend/cpu/x86_avx512.h"
 
 #include "backend/cpu/x86_avx512_types.h"
-#include "hw/hardware.h"
 
 #define ROWS 8 /* together */
 
@@ -347,21 +346,13 @@ static const struct packed_kernel packed_kernels[] = {
     {"avx512 f8_e5m2 x f32", TENSOR_F8_E5M2, ACT_FLOAT, avx512_dots_f8_e5m2},
 };
 
-static bool usable(void)
-{
-    struct hardware hw = {.n_cores = 0};
-    hardware_read_instruction_sets(&hw);
-    return hw.isa[ISA_AVX512F] && hw.isa[ISA_AVX512BW] && hw.isa[ISA_AVX512VL] &&
-           hw.isa[ISA_AVX512_VNNI];
-}
-
 /* Quantising is that of AVX2, which every such processor has. */
 const struct kernel_set kernel_set_avx512 = {
     .name = "avx512",
     .packed = packed_kernels,
     .n_packed = sizeof packed_kernels / sizeof *packed_kernels,
     .quantise = avx2_quantise,
-    .usable = usable,
+    .usable = x86_avx512_usable,
 };
 
 #else

@@ -22,9 +22,12 @@ function(sluice_isa name flags)
     endif()
     set_property(SOURCE ${SLUICE_DISPATCHERS} APPEND PROPERTY COMPILE_DEFINITIONS
         SLUICE_HAVE_${name}=1)
-    # Fuzz entries run parsers; instrumenting kernels takes clang minutes a file for nothing.
+    # Sanitizers are for what reads input; in kernels they cost minutes of compiling a file.
+    if(SLUICE_SANITIZE)
+        list(APPEND flags -fno-sanitize=all)
+    endif()
     if(SLUICE_FUZZ)
-        list(APPEND flags -fno-sanitize=all -fno-sanitize=fuzzer-no-link)
+        list(APPEND flags -fno-sanitize=fuzzer-no-link)
     endif()
     set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "${flags}")
 endfunction()

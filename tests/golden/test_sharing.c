@@ -151,11 +151,30 @@ static void in_a_crowd(const char *model, const struct asked *asked, uint32_t n)
     sluice_engine_close(engine);
 }
 
+/* All together in a pool of so many bytes; how often one was put back. */
+static uint64_t crowd_in(const char *model, const struct asked *asked, uint32_t n, uint64_t bytes)
+{
+    sluice_request *requests[CROWD];
+    struct answer here;
+    sluice_stats stats;
+    sluice_engine *engine =
+        open_engine(model, (sluice_engine_options){.max_sequences = n, .kv_memory = bytes});
+    for (uint32_t i = 0; i < n; i++)
+        requests[i] = submit(engine, asked[i].prompt, 0, 1);
+    for (uint32_t i = 0; i < n; i++) {
+        read_answers(requests[i], &here, 1);
+        same(&asked[i].alone, &here, model, "after preemption");
+    }
+    sluice_engine_stats(engine, &stats);
+    printf("%s: %llu preemptions\n", model, (unsigned long long)stats.preemptions);
+    sluice_engine_close(engine);
+    return stats.preemptions;
+}
+
 /* Short prompts with long answers, in a pool that holds all prompts and a third of the answers. */
 static void after_preemption(const char *model, uint32_t n)
 {
     static struct asked asked[CROWD];
-    sluice_request *requests[CROWD];
     struct answer here;
     sluice_stats stats;
     n_prompt = 40;
@@ -166,19 +185,14 @@ static void after_preemption(const char *model, uint32_t n)
     sluice_engine_stats(engine, &stats);
     sluice_engine_close(engine);
     /* In the index afterwards is about what one sequence holds. */
-    uint64_t pages = n * (uint64_t)(stats.pages_cached + 3) / 2;
-    engine = open_engine(
-        model, (sluice_engine_options){.max_sequences = n, .kv_memory = pages * stats.page_bytes});
-    for (uint32_t i = 0; i < n; i++)
-        requests[i] = submit(engine, asked[i].prompt, 0, 1);
-    for (uint32_t i = 0; i < n; i++) {
-        read_answers(requests[i], &here, 1);
-        same(&asked[i].alone, &here, model, "after preemption");
-    }
-    sluice_engine_stats(engine, &stats);
-    printf("%s: %llu preemptions\n", model, (unsigned long long)stats.preemptions);
+    uint64_t pages = n * (uint64_t)(stats.pages_cached + 2) / 2;
+    printf("%s: %llu pages for %u sequences of %llu\n", model, (unsigned long long)pages, n,
+           (unsigned long long)stats.pages_cached);
+    /* How many run at once depends on how fast they arrive: a busy machine may need another try. */
+    stats.preemptions = 0;
+    for (int attempt = 0; attempt < 5 && stats.preemptions == 0; attempt++)
+        stats.preemptions = crowd_in(model, asked, n, pages * stats.page_bytes);
     assert_true(stats.preemptions > 0);
-    sluice_engine_close(engine);
     n_prompt = PROMPT;
     n_answer = 16;
 }

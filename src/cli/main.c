@@ -24,7 +24,8 @@ static void print_overview(FILE *out)
         fprintf(out, "  %-12s %s\n", commands[i]->name, commands[i]->synopsis);
     fprintf(out,
             "  %-12s %s\n\n"
-            "A MODEL is a .gguf file, or a folder with config.json and model.safetensors.\n"
+            "A MODEL is a .gguf file (or the first of a split one), or a folder with config.json\n"
+            "and safetensors files.\n"
             "'sluice COMMAND --help' explains a command and its options.\n\n"
             "Exit codes: 0 ok, 2 usage, 3 model file, 4 network, 5 integrity, 6 disk,\n"
             "            7 memory or device\n",

@@ -19,7 +19,7 @@ function(sluice_test source label)
     target_link_libraries(${name} PRIVATE sluice_test_tools ${ARGN})
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
     add_test(NAME ${label}/${name} COMMAND ${name})
-    set_tests_properties(${label}/${name} PROPERTIES LABELS ${label} TIMEOUT 600
+    set_tests_properties(${label}/${name} PROPERTIES LABELS ${label} TIMEOUT 1200
         WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
 endfunction()
 

@@ -41,7 +41,8 @@ endif()
 
 sluice_isa(AVX2 "-mavx2;-mfma;-mf16c" src/hw/peak_avx2.c)
 sluice_isa(AVX2 "-mavx2;-mfma;-mf16c${optimise}" src/backend/cpu/x86_avx2.c
-    src/backend/cpu/x86_avx2_256.c src/backend/cpu/x86_avx2_32.c src/backend/cpu/x86_avx2_float.c
+    src/backend/cpu/x86_avx2_q4k.c src/backend/cpu/x86_avx2_q6k.c src/backend/cpu/x86_avx2_q2k.c
+    src/backend/cpu/x86_avx2_32.c src/backend/cpu/x86_avx2_float.c
     src/backend/cpu/float_avx2.c)
 sluice_isa(AVX512 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq${optimise}"
     src/backend/cpu/float_avx512.c)

@@ -1,8 +1,11 @@
 /*
  * AVX2: K-quants, whose scales are integers within a block of 256 columns (x86_avx2.c has the
- * scheme). A block is one exact integer sum per output, and one or two fused multiply-adds.
+ * scheme). A block is one exact integer sum per output, and one or two fused multiply-adds. What is
+ * said of a type stands in files of their own, since all of it is written out when compiled, for
+ * each type, which takes a while.
  */
-#if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#ifndef SLUICE_BACKEND_CPU_X86_AVX2_256_H
+#define SLUICE_BACKEND_CPU_X86_AVX2_256_H
 
 #include "backend/cpu/x86_avx2.h"
 
@@ -186,112 +189,6 @@ INLINE void dots_256(struct type_256 t, const uint8_t *panel, uint32_t n_cols,
     }
 }
 
-/* Words 1..3: the 12 bytes of six-bit scales and minima of Q4_K and Q5_K; word 0: d and dmin. */
-INLINE void scales_k4(const uint8_t *block, struct scales *out)
-{
-    const __m256i six = bytes_of(63), nibble = bytes_of(15), top = bytes_of(0x30);
-    for (uint32_t h = 0; h < 2; h++) {
-        half_pairs(word(block, 0, h), &out->d[h], &out->dmin[h]);
-        __m256i a = word(block, 1, h), b = word(block, 2, h), c = word(block, 3, h);
-        __m256i scale[2] = {
-            _mm256_and_si256(a, six),
-            _mm256_or_si256(_mm256_and_si256(c, nibble),
-                            _mm256_and_si256(_mm256_srli_epi16(a, 2), top)),
-        };
-        __m256i minimum[2] = {
-            _mm256_and_si256(b, six),
-            _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(c, 4), nibble),
-                            _mm256_and_si256(_mm256_srli_epi16(b, 2), top)),
-        };
-        UNROLL for (uint32_t g = 0; g < 8; g++) out->scale[g][h] =
-            unsigned_scale(scale[g / 4], g % 4);
-        UNROLL for (uint32_t p = 0; p < 4; p++) out->pairs[p][h] =
-            unsigned_pair(minimum[p / 2], 2 * (p % 2));
-    }
-}
-
-INLINE __m256i step_q4_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
-{
-    return field(word(block, 4 + 8 * (g / 2) + i, half), 4 * (g % 2), 15);
-}
-
-INLINE __m256i step_q5_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
-{
-    __m256i low = field(word(block, 12 + 8 * (g / 2) + i, half), 4 * (g % 2), 15);
-    __m256i high = field(word(block, 4 + i, half), g, 1);
-    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
-}
-
-/* Words 0..31 low nibbles, 32..47 upper bits, 48..51 sixteen int8 scales, then d. */
-INLINE __m256i step_q6_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
-{
-    uint32_t k = g % 4;
-    __m256i low = field(word(block, 16 * (g / 4) + 8 * (k % 2) + i, half), 4 * (k / 2), 15);
-    __m256i high = field(word(block, 32 + 8 * (g / 4) + i, half), 2 * k, 3);
-    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
-}
-
-INLINE void scales_q6_k(const uint8_t *block, struct scales *out)
-{
-    for (uint32_t h = 0; h < 2; h++) {
-        out->d[h] = halves(block + 52 * 64 + 16 * h);
-        UNROLL for (uint32_t w = 0; w < 4; w++)
-        {
-            __m256i v = word(block, 48 + w, h);
-            UNROLL for (uint32_t i = 0; i < 4; i++) out->scale[4 * w + i][h] = signed_scale(v, i);
-            out->pairs[2 * w][h] = signed_pair(v, 0);
-            out->pairs[2 * w + 1][h] = signed_pair(v, 2);
-        }
-    }
-}
-
-/* Words 0..3 scales and minima (a nibble each), 4..19 bit pairs, 20 d and dmin. */
-INLINE __m256i step_q2_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
-{
-    return field(word(block, 4 + 8 * (g / 4) + i, half), 2 * (g % 4), 3);
-}
-
-INLINE void scales_q2_k(const uint8_t *block, struct scales *out)
-{
-    for (uint32_t h = 0; h < 2; h++) {
-        half_pairs(word(block, 20, h), &out->d[h], &out->dmin[h]);
-        UNROLL for (uint32_t w = 0; w < 4; w++)
-        {
-            __m256i v = word(block, w, h);
-            __m256i scale = field(v, 0, 15), minimum = field(v, 4, 15);
-            UNROLL for (uint32_t i = 0; i < 4; i++) out->scale[4 * w + i][h] =
-                unsigned_scale(scale, i);
-            out->pairs[2 * w][h] = unsigned_pair(minimum, 0);
-            out->pairs[2 * w + 1][h] = unsigned_pair(minimum, 2);
-        }
-    }
-}
-
-/* Words 0..7 third bits, 8..23 bit pairs, 24..26 scales, then d. */
-INLINE __m256i step_q3_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
-{
-    __m256i low = field(word(block, 8 + 8 * (g / 4) + i, half), 2 * (g % 4), 3);
-    __m256i high = field(word(block, i, half), g, 1);
-    return _mm256_or_si256(low, _mm256_slli_epi16(high, 2));
-}
-
-INLINE void scales_q3_k(const uint8_t *block, struct scales *out)
-{
-    for (uint32_t h = 0; h < 2; h++) {
-        out->d[h] = halves(block + 27 * 64 + 16 * h);
-        __m256i low[2] = {word(block, 24, h), word(block, 25, h)}, high = word(block, 26, h);
-        UNROLL for (uint32_t w = 0; w < 4; w++)
-        {
-            __m256i v = _mm256_or_si256(field(low[w % 2], 4 * (w / 2), 15),
-                                        _mm256_slli_epi16(field(high, 2 * w, 3), 4));
-            v = _mm256_sub_epi8(v, bytes_of(32));
-            UNROLL for (uint32_t i = 0; i < 4; i++) out->scale[4 * w + i][h] = signed_scale(v, i);
-            out->pairs[2 * w][h] = signed_pair(v, 0);
-            out->pairs[2 * w + 1][h] = signed_pair(v, 2);
-        }
-    }
-}
-
 #define KERNEL_256(name, ...)                                                                      \
     void avx2_dots_##name(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,      \
                           float *out)                                                              \
@@ -300,14 +197,4 @@ INLINE void scales_q3_k(const uint8_t *block, struct scales *out)
                  out);                                                                             \
     }
 
-#define scales_q4_k scales_k4
-#define scales_q5_k scales_k4
-KERNEL_256(q4_k, 16 * 144, 32, 8, BIAS_MINIMA, 0)
-KERNEL_256(q5_k, 16 * 176, 32, 4, BIAS_MINIMA, 0)
-KERNEL_256(q6_k, 16 * 210, 16, 2, BIAS_OFFSET, 5)
-KERNEL_256(q2_k, 16 * 84, 16, 4, BIAS_MINIMA, 0)
-KERNEL_256(q3_k, 16 * 110, 16, 4, BIAS_OFFSET, 2)
-
-#else
-typedef int x86_avx2_256_is_empty;
 #endif

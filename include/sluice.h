@@ -36,9 +36,12 @@ typedef enum sluice_status {
     SLUICE_ERROR_DISK,
     SLUICE_ERROR_MEMORY,
     SLUICE_ERROR_DEVICE,
-    SLUICE_ERROR_LIMIT, /* longer than the context, a full queue, ... */
+    SLUICE_ERROR_LIMIT, /* another documented limit */
     SLUICE_ERROR_CANCELLED,
     SLUICE_ERROR_INTERNAL,
+    SLUICE_ERROR_CONTEXT,  /* the prompt is longer than the context, or than the whole KV memory */
+    SLUICE_ERROR_BUSY,     /* a queue is full: the same request may pass later */
+    SLUICE_ERROR_KEY_BUSY, /* the request's key has as many in work as it may */
 } sluice_status;
 
 typedef struct sluice_error {
@@ -272,6 +275,7 @@ typedef struct sluice_request_options {
     sluice_wakeups *wakeups;
     void *user;            /* returned by sluice_request_user() */
     bool report_admission; /* a SLUICE_EVENT_ADMITTED comes first */
+    bool report_silent;    /* a token that shows nothing (yet) brings an empty SLUICE_EVENT_TEXT */
 } sluice_request_options;
 
 /* Checks, templates and tokenizes on the calling thread, then queues. */
@@ -396,6 +400,7 @@ typedef struct sluice_model_entry {
     uint32_t holders;
     uint64_t bytes;     /* weights and KV; 0 while unloaded */
     int64_t expires_ms; /* until it unloads, if nobody asks; -1: never, or held */
+    double progress;    /* of loading, 0 to 1 */
 } sluice_model_entry;
 
 sluice_status sluice_models_create(const sluice_models_options *options, sluice_models **models,
@@ -414,12 +419,18 @@ sluice_status
 sluice_models_hold(sluice_models *models, const char *name, const int64_t *keep_alive_ms,
                    void (*ready)(void *context, sluice_engine *engine, const sluice_error *error),
                    void *context, sluice_engine **engine, sluice_error *error);
+/* Takes a wait back: true where `ready` was not called with this context and never will be. A model
+ * that nobody waits for any more is not loaded. */
+bool sluice_models_abandon(sluice_models *models, const char *name, void *context);
 /* Gives a hold back: after the last request on it was freed. */
 void sluice_models_release(sluice_models *models, sluice_engine *engine);
 /* Unloads a model as soon as nobody holds it. */
 sluice_status sluice_models_unload(sluice_models *models, const char *name, sluice_error *error);
-/* What is known: returns how many, and fills in up to `capacity` of them. */
+/* What is known, in the order of adding: returns how many, and fills in up to `capacity`. */
 size_t sluice_models_list(sluice_models *models, sluice_model_entry *entries, size_t capacity);
+/* What a loaded model is and has done, without holding it. False: it is not loaded. */
+bool sluice_models_look(sluice_models *models, const char *name, sluice_model_info *info,
+                        sluice_stats *stats);
 
 /* "sluice 0.1.0" */
 const char *sluice_version(void);

@@ -85,12 +85,20 @@ void api_error_from_engine(const sluice_error *from, struct api_error *error)
         snprintf(error->code, sizeof error->code, "unsupported");
         break;
     case SLUICE_ERROR_LIMIT:
-        if (strstr(text, "prompt")) {
-            api_refuse(error, "messages", "%s", text);
-            snprintf(error->code, sizeof error->code, "context_length_exceeded");
-            break;
-        }
+        api_refuse(error, "", "%s", text);
+        find_param(text, error->param, sizeof error->param);
+        break;
+    case SLUICE_ERROR_CONTEXT:
+        api_refuse(error, "messages", "%s", text);
+        snprintf(error->code, sizeof error->code, "context_length_exceeded");
+        break;
+    /* Everybody's queue is the server's trouble, a key's own limit its owner's. */
+    case SLUICE_ERROR_BUSY:
         api_fail(error, 503, "server_error", "queue_full", "%s", text);
+        error->retry_after = 1;
+        break;
+    case SLUICE_ERROR_KEY_BUSY:
+        api_fail(error, 429, "rate_limit_error", "rate_limit_exceeded", "%s", text);
         error->retry_after = 1;
         break;
     case SLUICE_ERROR_MODEL:

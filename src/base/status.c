@@ -63,6 +63,11 @@ const char *status_name(enum status status)
         return "limit reached";
     case STATUS_CANCELLED:
         return "cancelled";
+    case STATUS_CONTEXT:
+        return "context exceeded";
+    case STATUS_BUSY:
+    case STATUS_KEY_BUSY:
+        return "too many requests";
     case STATUS_INTERNAL:
         break;
     }
@@ -76,6 +81,7 @@ int status_exit_code(enum status status)
         return 0;
     case STATUS_USAGE:
     case STATUS_LIMIT:
+    case STATUS_CONTEXT:
         return 2;
     case STATUS_MODEL:
     case STATUS_UNSUPPORTED:
@@ -91,6 +97,8 @@ int status_exit_code(enum status status)
         return 7;
     case STATUS_CANCELLED:
     case STATUS_INTERNAL:
+    case STATUS_BUSY:
+    case STATUS_KEY_BUSY:
         break;
     }
     return 1;

@@ -28,6 +28,9 @@ enum status {
     STATUS_LIMIT,     /* a documented limit (depth, size, fuel, context length) was hit */
     STATUS_CANCELLED,
     STATUS_INTERNAL, /* our own bug; never the input's fault */
+    STATUS_CONTEXT,  /* a prompt is longer than the context, or than the whole KV memory */
+    STATUS_BUSY,     /* a queue is full */
+    STATUS_KEY_BUSY, /* one key has as many requests in work as it may */
 };
 
 #define ERROR_MESSAGE_MAX 512

@@ -67,6 +67,7 @@ static enum status start(void *context, struct load_run *run, uint32_t user, con
         .max_tokens = max_tokens,
         .sampling = {.set = SLUICE_SET_TEMPERATURE},
         .ignore_end = true,
+        .report_silent = true,
         .wakeups = t->wakeups,
         .user = (void *)(uintptr_t)user,
     };

@@ -57,8 +57,14 @@ static struct str piece(const json_t *delta, const char *key)
     return (struct str){json_string_value(value), json_string_length(value)};
 }
 
-static void take_delta(struct exchange *x, const json_t *delta)
+/* A chunk is a token's event where it carries text, thinking or a call, or says in the middle of the
+ * answer that a token had no text to show (empty content; not the one that opens the answer). */
+static void take_delta(struct exchange *x, const json_t *choice)
 {
+    const json_t *delta = json_object_get(choice, "delta");
+    const json_t *finish = json_object_get(choice, "finish_reason");
+    bool silent = json_is_string(json_object_get(delta, "content")) &&
+                  !json_object_get(delta, "role") && (!finish || json_is_null(finish));
     struct str text = piece(delta, "content");
     if (text.len == 0)
         text = piece(delta, "reasoning_content");
@@ -66,7 +72,7 @@ static void take_delta(struct exchange *x, const json_t *delta)
         text = piece(delta, "reasoning");
     if (text.len)
         load_text(x->run, x->user, text);
-    else if (json_array_size(json_object_get(delta, "tool_calls")))
+    else if (silent || json_array_size(json_object_get(delta, "tool_calls")))
         load_text(x->run, x->user, STR_LIT(""));
 }
 
@@ -90,7 +96,7 @@ static void take_data(void *context, struct str data)
     take_usage(x, json_object_get(root, "usage"));
     const json_t *choice = json_array_get(json_object_get(root, "choices"), 0);
     if (choice)
-        take_delta(x, json_object_get(choice, "delta"));
+        take_delta(x, choice);
     json_decref(root);
 }
 

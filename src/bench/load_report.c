@@ -148,11 +148,13 @@ static void write_notes(const struct load_report *report, const char *indent, st
         struct load_summary s;
         load_summarize(level, &s);
         if (s.disagreements)
-            buf_printf(out,
-                       "%s%u users: usage and stream events disagree for %u of %u answers (%llu "
-                       "tokens by usage, %llu events); the rates use usage\n",
-                       indent, level->users, s.disagreements, s.requests,
-                       (unsigned long long)s.output_tokens, (unsigned long long)s.events);
+            buf_printf(
+                out,
+                "%s%u users: usage and stream events disagree for %u of %u answers (%llu "
+                "tokens by usage, %llu events); the rates use usage (a server may send nothing "
+                "for a token that shows no text)\n",
+                indent, level->users, s.disagreements, s.requests,
+                (unsigned long long)s.output_tokens, (unsigned long long)s.events);
         if (s.without_usage)
             buf_printf(out, "%s%u users: %u answers had no usage; their events were counted\n",
                        indent, level->users, s.without_usage);

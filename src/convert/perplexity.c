@@ -34,6 +34,9 @@ static enum status from_public(const sluice_error *error, struct error *err)
         [SLUICE_ERROR_DEVICE] = STATUS_DEVICE,
         [SLUICE_ERROR_LIMIT] = STATUS_LIMIT,
         [SLUICE_ERROR_CANCELLED] = STATUS_CANCELLED,
+        [SLUICE_ERROR_CONTEXT] = STATUS_CONTEXT,
+        [SLUICE_ERROR_BUSY] = STATUS_BUSY,
+        [SLUICE_ERROR_KEY_BUSY] = STATUS_KEY_BUSY,
     };
     enum status status = STATUS_INTERNAL;
     if ((size_t)error->status < sizeof statuses / sizeof *statuses)

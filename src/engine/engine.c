@@ -118,10 +118,14 @@ static enum status create_loop(sluice_engine *engine, struct error *err)
     const struct program *program = engine->source.program;
     engine->results = calloc(size->n_slots, sizeof *engine->results);
     engine->row = calloc(program->buffers[program->hidden].width, sizeof *engine->row);
-    if (!engine->results || !engine->row)
+    if (size->max_key_requests)
+        engine->mailbox.keys = calloc(size->max_queued, sizeof *engine->mailbox.keys);
+    if (!engine->results || !engine->row || (size->max_key_requests && !engine->mailbox.keys))
         return error_set(err, STATUS_MEMORY, "out of memory for %u sequences", size->n_slots);
     for (int i = 0; i < BACKEND_IN_FLIGHT && status == STATUS_OK; i++)
         status = create_flight(size, &engine->flights[i], err);
+    engine->stats.pages_total = kv_pages_total(engine->kv);
+    engine->stats.page_bytes = size->layout.page_bytes;
     engine->next_deadline_ns = UINT64_MAX;
     engine->weight_bytes = program_weight_bytes(program);
     /* Numbers start at 1, so that a fresh request's sampled_number (0) is never the last step's. */
@@ -262,6 +266,7 @@ void sluice_engine_close(sluice_engine *engine)
     }
     free(engine->results);
     free(engine->row);
+    free(engine->mailbox.keys);
     free(engine->placed);
     prompt_close(engine);
     arena_release(&engine->arena);

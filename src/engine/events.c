@@ -106,6 +106,7 @@ static bool add_texts(struct event_queue *queue, sluice_event_kind kind, const s
             at += texts[i].len + 1;
         }
         publish(queue, record);
+        queue->n_shown++;
     }
     pthread_mutex_unlock(&queue->lock);
     return record != NULL;

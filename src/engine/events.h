@@ -33,6 +33,7 @@ struct event_queue {
     struct buf pending; /* records for the next swap */
     size_t full_bytes;
     uint32_t choice;  /* which answer the writer's next events belong to */
+    uint32_t n_shown; /* the writer's: events that a reader sees something of */
     bool full;        /* the engine was told so, and waits for a swap */
     bool ended;       /* `final` is set */
     bool final_taken; /* by the reader */

@@ -69,8 +69,10 @@ struct engine_source {
 /* Everything whose size is fixed when the engine opens. */
 struct engine_size {
     uint32_t n_slots;
-    uint32_t n_context;  /* positions of a sequence */
-    uint32_t max_queued; /* requests */
+    uint32_t n_context;         /* positions of a sequence */
+    uint32_t max_queued;        /* requests */
+    uint64_t max_queued_tokens; /* of prompts that wait; 0: no limit */
+    uint32_t max_key_requests;  /* 0: no limit */
     uint32_t max_rows, max_outputs;
     struct layout layout; /* n_pages included */
     struct step_limits step;
@@ -80,14 +82,24 @@ struct engine_size {
     uint32_t max_positions; /* of one sequence alone in the pool; <= n_context */
 };
 
-/* Where new work and "look again" reach the owner thread. */
+/* Requests in work or waiting, of one key. */
+struct key_count {
+    uint64_t key;
+    uint32_t n;
+};
+
+/* Where new work and "look again" reach the owner thread, and where a queue is found to be full: the
+ * caller learns that from sluice_submit(), while its client can still be told. */
 struct mailbox {
     pthread_mutex_t lock;
     pthread_cond_t wake;
     sluice_request *first, *last; /* new requests, oldest first */
     bool attention;               /* somebody cancelled, or caught up reading */
     bool closing;
-    uint32_t n_live; /* requests that did not end yet */
+    uint32_t n_live;         /* requests that did not end yet */
+    uint64_t waiting_tokens; /* of prompts that were not admitted yet */
+    struct key_count *keys;  /* [max_queued] with a limit for each; NULL without */
+    uint32_t n_keys;
 };
 
 /* A step that was submitted: what is needed to deliver its results. */
@@ -177,7 +189,7 @@ struct sluice_request {
     bool penalties;       /* the sampler reads the history */
     bool token_events;
     bool ignore_end;
-    bool report_admission;
+    bool report_admission, report_silent;
     int32_t priority;
     uint64_t key, salt; /* 0: none */
     struct sampling sampling;
@@ -242,8 +254,10 @@ sluice_request *request_new(sluice_engine *engine, struct error *err);
 void request_release(sluice_request *request); /* drops one reference */
 enum status mailbox_post(sluice_engine *engine, sluice_request *request, struct error *err);
 void mailbox_attention(sluice_engine *engine);
+/* A request left the queue for the batch: its prompt does not wait any more. */
+void mailbox_admitted(sluice_engine *engine, const sluice_request *request);
 /* A request ended: one place in the queue is free. */
-void mailbox_ended(sluice_engine *engine);
+void mailbox_ended(sluice_engine *engine, const sluice_request *request);
 
 /* wakeups.c. NULL is allowed; sluice_wakeups_free() drops a reference. */
 void wakeups_retain(sluice_wakeups *wakeups);

@@ -70,7 +70,7 @@ static void retire(sluice_engine *engine, sluice_request *request)
         request->live_next->live_previous = request->live_previous;
     atomic_store_explicit(&request->ended, true, memory_order_relaxed);
     publish_stats(engine);
-    mailbox_ended(engine);
+    mailbox_ended(engine, request);
 }
 
 void loop_fail(sluice_engine *engine, sluice_request *request, const struct error *err)
@@ -246,6 +246,7 @@ static void mark_admitted(sluice_engine *engine, const struct sched_slice *slice
     sluice_request *request = choice_of(slice->id)->request;
     if (request->admitted_ns)
         return;
+    mailbox_admitted(engine, request);
     request->admitted_ns = now;
     request->n_cached = slice->cached;
     engine->counts.cached_tokens += slice->cached;

@@ -38,13 +38,74 @@ void request_release(sluice_request *request)
     free(request);
 }
 
+/* ---- the mailbox ------------------------------------------------------------------------------ */
+
+static struct key_count *find_key(struct mailbox *box, uint64_t key)
+{
+    for (uint32_t i = 0; i < box->n_keys; i++)
+        if (box->keys[i].key == key)
+            return &box->keys[i];
+    return NULL;
+}
+
+/* With the lock held, as the next two. */
+static enum status check_queues(sluice_engine *engine, const sluice_request *request,
+                                struct error *err)
+{
+    struct mailbox *box = &engine->mailbox;
+    const struct engine_size *size = &engine->size;
+    size_t n = request->prompt.count;
+    if (box->n_live >= size->max_queued)
+        return error_set(err, STATUS_BUSY,
+                         "%u requests are in work or waiting already: try again later",
+                         size->max_queued);
+    /* A prompt longer than the limit passes where it waits alone. */
+    if (size->max_queued_tokens && box->waiting_tokens &&
+        box->waiting_tokens + n > size->max_queued_tokens)
+        return error_set(err, STATUS_BUSY,
+                         "prompts of %llu tokens wait already, %zu more exceed the limit of %llu: "
+                         "try again later",
+                         (unsigned long long)box->waiting_tokens, n,
+                         (unsigned long long)size->max_queued_tokens);
+    const struct key_count *of_key = box->keys && request->key ? find_key(box, request->key) : NULL;
+    if (of_key && of_key->n >= size->max_key_requests)
+        return error_set(err, STATUS_KEY_BUSY,
+                         "%u requests of this key are in work or waiting already: try again later",
+                         of_key->n);
+    return STATUS_OK;
+}
+
+static void count_in(struct mailbox *box, const sluice_request *request)
+{
+    box->n_live++;
+    box->waiting_tokens += request->prompt.count;
+    if (!box->keys || !request->key)
+        return;
+    struct key_count *of_key = find_key(box, request->key);
+    if (!of_key) {
+        of_key = &box->keys[box->n_keys++]; /* live keys are no more than live requests */
+        *of_key = (struct key_count){.key = request->key};
+    }
+    of_key->n++;
+}
+
+static void count_out(struct mailbox *box, const sluice_request *request)
+{
+    box->n_live--;
+    if (!request->admitted_ns)
+        box->waiting_tokens -= request->prompt.count;
+    struct key_count *of_key = box->keys && request->key ? find_key(box, request->key) : NULL;
+    if (of_key && --of_key->n == 0)
+        *of_key = box->keys[--box->n_keys];
+}
+
 enum status mailbox_post(sluice_engine *engine, sluice_request *request, struct error *err)
 {
     struct mailbox *box = &engine->mailbox;
     pthread_mutex_lock(&box->lock);
-    bool full = box->n_live >= engine->size.max_queued;
-    if (!full) {
-        box->n_live++;
+    enum status status = check_queues(engine, request, err);
+    if (status == STATUS_OK) {
+        count_in(box, request);
         atomic_fetch_add_explicit(&request->references, 1, memory_order_relaxed);
         if (box->last)
             box->last->next = request;
@@ -54,11 +115,7 @@ enum status mailbox_post(sluice_engine *engine, sluice_request *request, struct 
         pthread_cond_signal(&box->wake);
     }
     pthread_mutex_unlock(&box->lock);
-    if (full)
-        return error_set(err, STATUS_LIMIT,
-                         "%u requests are in work or waiting already: try again later",
-                         engine->size.max_queued);
-    return STATUS_OK;
+    return status;
 }
 
 void mailbox_attention(sluice_engine *engine)
@@ -70,10 +127,17 @@ void mailbox_attention(sluice_engine *engine)
     pthread_mutex_unlock(&box->lock);
 }
 
-void mailbox_ended(sluice_engine *engine)
+void mailbox_admitted(sluice_engine *engine, const sluice_request *request)
 {
     pthread_mutex_lock(&engine->mailbox.lock);
-    engine->mailbox.n_live--;
+    engine->mailbox.waiting_tokens -= request->prompt.count;
+    pthread_mutex_unlock(&engine->mailbox.lock);
+}
+
+void mailbox_ended(sluice_engine *engine, const sluice_request *request)
+{
+    pthread_mutex_lock(&engine->mailbox.lock);
+    count_out(&engine->mailbox, request);
     pthread_mutex_unlock(&engine->mailbox.lock);
 }
 

@@ -43,6 +43,7 @@ static enum status take_token(sluice_engine *engine, struct choice *choice,
             return status;
     }
     const struct tokenizer *tokenizer = engine->source.tokenizer;
+    uint32_t shown = request->events.n_shown;
     bool end = !request->ignore_end && tokenizer && tokenizer_is_end(tokenizer, result->token);
     bool stopped = false;
     if (!end) {
@@ -55,9 +56,15 @@ static enum status take_token(sluice_engine *engine, struct choice *choice,
         *reason = SLUICE_FINISH_STOP;
     else if (n_output == request->n_generate)
         *reason = SLUICE_FINISH_LENGTH;
-    if (*reason == SLUICE_FINISH_NONE)
-        return STATUS_OK;
-    return output_end(&choice->output, stopped, &request->events, err);
+    enum status status = STATUS_OK;
+    if (*reason != SLUICE_FINISH_NONE)
+        status = output_end(&choice->output, stopped, &request->events, err);
+    /* The end itself is the event of what ended the answer. */
+    bool silent = request->report_silent && !end && !stopped && request->events.n_shown == shown;
+    if (status == STATUS_OK && silent &&
+        !event_queue_text(&request->events, SLUICE_EVENT_TEXT, STR_LIT("")))
+        return error_set(err, STATUS_MEMORY, "out of memory for an event");
+    return status;
 }
 
 static enum status take_rows(sluice_engine *engine, sluice_request *request,

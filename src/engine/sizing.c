@@ -136,6 +136,8 @@ enum status sizing_limits(const struct program *program, const struct backend_in
                          out->max_rows, out->n_slots, least);
     out->max_outputs = choose_outputs(program, least, out->max_rows);
     out->max_queued = options->max_queued ? options->max_queued : ENGINE_QUEUE_MAX;
+    out->max_queued_tokens = options->max_queued_tokens;
+    out->max_key_requests = options->max_key_requests;
     enum tensor_type kv_type = info->kv_type;
     enum status status = choose_context(program, options, out, err);
     if (status == STATUS_OK && options->kv_type)
@@ -239,8 +241,6 @@ enum status sizing_memory(const struct program *program, const struct hardware *
         .max_writes = size->step.max_table_writes,
         .max_copies = size->step.max_copies,
         .max_queued = size->max_queued + 2 * ENGINE_CHOICES_MAX,
-        .max_queued_tokens = options->max_queued_tokens,
-        .max_of_key = options->max_key_requests,
         .max_gap_us =
             options->max_gap_ms < UINT32_MAX / 1000 ? options->max_gap_ms * 1000 : UINT32_MAX,
         .max_context = size->n_context,

@@ -231,7 +231,7 @@ static enum status copy_tokens(sluice_request *request, const sluice_request_opt
     const sluice_engine *engine = request->engine;
     uint32_t n_vocab = engine->source.program->n_vocab;
     if (options->n_tokens > engine->size.n_context)
-        return error_set(err, STATUS_LIMIT, "the prompt's %zu tokens exceed the context of %u",
+        return error_set(err, STATUS_CONTEXT, "the prompt's %zu tokens exceed the context of %u",
                          options->n_tokens, engine->size.n_context);
     for (size_t i = 0; i < options->n_tokens; i++) {
         if (options->tokens[i] < 0 || (uint32_t)options->tokens[i] >= n_vocab)
@@ -266,11 +266,11 @@ static enum status fit(sluice_request *request, const sluice_request_options *op
     if (n == 0)
         return error_set(err, STATUS_USAGE, "the prompt has no tokens");
     if (n + generate > size->n_context)
-        return error_set(err, STATUS_LIMIT,
+        return error_set(err, STATUS_CONTEXT,
                          "the prompt's %zu tokens%s exceed the context of %u tokens", n,
                          generate ? " and one to generate" : "", size->n_context);
     if (n > size->max_positions)
-        return error_set(err, STATUS_LIMIT,
+        return error_set(err, STATUS_CONTEXT,
                          "the prompt's %zu tokens exceed the %u that the KV memory of %u pages "
                          "holds: raise kv_memory",
                          n, size->max_positions, size->layout.n_pages);
@@ -360,6 +360,7 @@ static void copy_plain(sluice_request *request, const sluice_request_options *op
     request->ignore_end = options->ignore_end;
     request->token_events = options->tokens || request->sampling.logprobs;
     request->report_admission = options->report_admission;
+    request->report_silent = options->report_silent;
     request->priority = options->priority;
     request->key = identity(engine, options->key);
     request->salt = identity(engine, options->cache_salt);

@@ -8,6 +8,10 @@
  * Before a model loads, its files' sizes must fit beside what is loaded; models that nobody holds
  * make room, least recently used first, and where held ones leave too little, the wanted model waits
  * for a release. Afterwards its real size counts. A model larger than the budget is refused at once.
+ *
+ * A crowd that never lets go of its model must not keep another one waiting for ever: after
+ * PATIENCE_NS as many held models as must go are marked to unload. Who asks for such a model from then
+ * on waits until it is back, behind the one that waited.
  */
 #include <dirent.h>
 #include <pthread.h>
@@ -22,6 +26,7 @@
 #include "sluice.h"
 
 #define KEEP_ALIVE_DEFAULT_MS 300000
+#define PATIENCE_NS           3000000000u
 #define FOREVER               INT64_MAX
 
 typedef void (*ready_fn)(void *context, sluice_engine *engine, const sluice_error *error);
@@ -38,13 +43,14 @@ struct held_model {
     char *name, *path;
     enum model_stage stage;
     sluice_engine *engine;
-    struct waiter *waiters; /* newest first */
+    struct waiter *waiters; /* oldest first */
     uint32_t holders;
     uint64_t bytes;        /* what counts against the budget */
     uint64_t used_ns;      /* last hold or release */
     int64_t keep_alive_ms; /* FOREVER: until room is needed */
-    bool unload;           /* as soon as nobody holds it */
+    bool unload;           /* as soon as nobody holds it; who asks meanwhile waits */
     uint64_t wanted_ns;    /* first asked for: the order of loading */
+    double progress;       /* LOADING */
     struct held_model *next;
 };
 
@@ -131,18 +137,57 @@ static void close_model(sluice_models *models, struct held_model *model)
     model->stage = model->waiters ? STAGE_WANTED : STAGE_UNLOADED;
 }
 
+struct loading {
+    sluice_models *models;
+    struct held_model *model;
+};
+
+static void take_progress(void *context, double fraction, const char *what)
+{
+    const struct loading *loading = context;
+    (void)what;
+    pthread_mutex_lock(&loading->models->lock);
+    loading->model->progress = fraction;
+    pthread_mutex_unlock(&loading->models->lock);
+}
+
+static struct held_model *oldest(sluice_models *models, enum model_stage stage)
+{
+    struct held_model *best = NULL;
+    for (struct held_model *m = models->models; m; m = m->next) {
+        uint64_t age = stage == STAGE_WANTED ? m->wanted_ns : m->used_ns;
+        bool fits = m->stage == stage && m->holders == 0;
+        if (fits && (!best || age < (stage == STAGE_WANTED ? best->wanted_ns : best->used_ns)))
+            best = m;
+    }
+    return best;
+}
+
+/* The KV pool takes at most what the weights leave of the budget; half of it where nobody said how
+ * much and other models may come. */
+static uint64_t pool_of(const sluice_models *models, const struct held_model *model)
+{
+    uint64_t wanted = models->options.engine.kv_memory;
+    if (!models->options.memory)
+        return wanted;
+    uint64_t left = models->options.memory - bytes_loaded(models) - model->bytes;
+    if (wanted == 0)
+        wanted = models->models->next ? left / 2 : left;
+    wanted = wanted < left ? wanted : left;
+    return wanted ? wanted : 1;
+}
+
 static void load_model(sluice_models *models, struct held_model *model)
 {
     sluice_engine_options options = models->options.engine;
     sluice_error error = {0};
+    struct loading loading = {models, model};
     options.model = model->path;
-    options.progress = NULL;
-    if (models->options.memory) { /* the KV pool takes at most what the weights leave */
-        uint64_t left = models->options.memory - bytes_loaded(models) - model->bytes;
-        if (options.kv_memory == 0 || options.kv_memory > left)
-            options.kv_memory = left ? left : 1;
-    }
+    options.progress = take_progress;
+    options.progress_context = &loading;
+    options.kv_memory = pool_of(models, model);
     model->stage = STAGE_LOADING;
+    model->progress = 0.0;
     pthread_mutex_unlock(&models->lock);
     sluice_engine *engine;
     sluice_status status = sluice_engine_open(&options, &engine, &error);
@@ -150,6 +195,12 @@ static void load_model(sluice_models *models, struct held_model *model)
     if (status == SLUICE_OK)
         sluice_engine_info(engine, &info);
     pthread_mutex_lock(&models->lock);
+    struct held_model *idle = oldest(models, STAGE_LOADED);
+    if (error.status == SLUICE_ERROR_MEMORY && idle) { /* less memory than the budget hoped for */
+        model->stage = model->waiters ? STAGE_WANTED : STAGE_UNLOADED;
+        close_model(models, idle);
+        return;
+    }
     model->engine = engine;
     model->bytes = info.weight_bytes + info.kv_bytes;
     model->stage = engine ? STAGE_LOADED : STAGE_UNLOADED;
@@ -168,16 +219,40 @@ static uint64_t expiry(const struct held_model *m)
                                        : m->used_ns + (uint64_t)m->keep_alive_ms * 1000000;
 }
 
-static struct held_model *oldest(sluice_models *models, enum model_stage stage)
+/* Held models, least recently asked for first, until what leaves makes room for the wanted one. */
+static void send_away(sluice_models *models, const struct held_model *wanted)
 {
-    struct held_model *best = NULL;
-    for (struct held_model *m = models->models; m; m = m->next) {
-        uint64_t age = stage == STAGE_WANTED ? m->wanted_ns : m->used_ns;
-        bool fits = m->stage == stage && m->holders == 0;
-        if (fits && (!best || age < (stage == STAGE_WANTED ? best->wanted_ns : best->used_ns)))
-            best = m;
+    uint64_t stays = bytes_loaded(models);
+    for (const struct held_model *m = models->models; m; m = m->next)
+        stays -= m->stage == STAGE_LOADED && m->unload ? m->bytes : 0;
+    while (wanted->bytes + stays >= models->options.memory) {
+        struct held_model *first = NULL;
+        for (struct held_model *m = models->models; m; m = m->next)
+            if (m->stage == STAGE_LOADED && !m->unload && (!first || m->used_ns < first->used_ns))
+                first = m;
+        if (!first)
+            return;
+        first->unload = true;
+        stays -= first->bytes;
     }
-    return best;
+}
+
+/* Room for a wanted model that does not fit beside the loaded ones: true when something was closed.
+ * Else it waits, until *until_ns at the latest. */
+static bool make_room(sluice_models *models, const struct held_model *wanted, uint64_t now,
+                      uint64_t *until_ns)
+{
+    struct held_model *idle = oldest(models, STAGE_LOADED);
+    if (idle) {
+        close_model(models, idle);
+        return true;
+    }
+    uint64_t patience = wanted->wanted_ns + PATIENCE_NS;
+    if (patience <= now)
+        send_away(models, wanted);
+    else if (patience < *until_ns)
+        *until_ns = patience;
+    return false;
 }
 
 /* One thing to do, done. False: nothing. */
@@ -199,12 +274,8 @@ static bool keep(sluice_models *models, uint64_t *until_ns)
     wanted->bytes = size_of(wanted->path);
     uint64_t budget = models->options.memory;
     if (budget && wanted->bytes + bytes_loaded(models) >= budget) {
-        struct held_model *idle = oldest(models, STAGE_LOADED);
-        if (wanted->bytes < budget) {
-            if (idle)
-                close_model(models, idle);
-            return idle != NULL;
-        }
+        if (wanted->bytes < budget)
+            return make_room(models, wanted, now, until_ns);
         sluice_error error;
         wanted->stage = STAGE_UNLOADED;
         refuse(&error, SLUICE_ERROR_MEMORY,
@@ -346,10 +417,11 @@ sluice_status sluice_models_add(sluice_models *models, const char *name, const c
     }
     pthread_mutex_lock(&models->lock);
     bool known = find_model(models, name) != NULL;
-    if (!known) {
-        model->next = models->models;
-        models->models = model;
-    }
+    struct held_model **end = &models->models;
+    while (*end)
+        end = &(*end)->next;
+    if (!known)
+        *end = model;
     pthread_mutex_unlock(&models->lock);
     if (!known)
         return SLUICE_OK;
@@ -388,7 +460,7 @@ static sluice_status hold(sluice_models *models, const char *name, const int64_t
     if (keep_alive_ms)
         model->keep_alive_ms = keep_alive(*keep_alive_ms);
     model->used_ns = clock_now_ns();
-    if (model->stage == STAGE_LOADED) {
+    if (model->stage == STAGE_LOADED && !model->unload) {
         model->holders++;
         *engine = model->engine;
         return SLUICE_OK;
@@ -396,12 +468,15 @@ static sluice_status hold(sluice_models *models, const char *name, const int64_t
     struct waiter *waiter = calloc(1, sizeof *waiter);
     if (!waiter)
         return refuse(error, SLUICE_ERROR_MEMORY, "out of memory while waiting for %s", name);
-    *waiter = (struct waiter){ready, context, model->waiters};
-    model->waiters = waiter;
-    if (model->stage == STAGE_UNLOADED) {
-        model->stage = STAGE_WANTED;
+    *waiter = (struct waiter){ready, context, NULL};
+    if (!model->waiters)
         model->wanted_ns = model->used_ns;
-    }
+    struct waiter **end = &model->waiters;
+    while (*end)
+        end = &(*end)->next;
+    *end = waiter;
+    if (model->stage == STAGE_UNLOADED)
+        model->stage = STAGE_WANTED;
     pthread_cond_signal(&models->changed);
     return SLUICE_OK;
 }
@@ -432,6 +507,27 @@ sluice_status sluice_models_hold(sluice_models *models, const char *name,
     pthread_cond_destroy(&r.done);
     pthread_mutex_destroy(&r.lock);
     return result;
+}
+
+bool sluice_models_abandon(sluice_models *models, const char *name, void *context)
+{
+    bool found = false;
+    pthread_mutex_lock(&models->lock);
+    struct held_model *model = find_model(models, name);
+    struct waiter **at = model ? &model->waiters : NULL;
+    while (at && *at && (*at)->context != context)
+        at = &(*at)->next;
+    if (at && *at) {
+        struct waiter *waiter = *at;
+        *at = waiter->next;
+        free(waiter);
+        found = true;
+        if (!model->waiters && model->stage == STAGE_WANTED)
+            model->stage = STAGE_UNLOADED;
+        pthread_cond_signal(&models->changed);
+    }
+    pthread_mutex_unlock(&models->lock);
+    return found;
 }
 
 void sluice_models_release(sluice_models *models, sluice_engine *engine)
@@ -472,6 +568,7 @@ size_t sluice_models_list(sluice_models *models, sluice_model_entry *entries, si
                                                 : SLUICE_MODEL_LOADING,
             .holders = m->holders,
             .bytes = m->bytes,
+            .progress = m->stage == STAGE_LOADING ? m->progress : 0.0,
             .expires_ms = when == UINT64_MAX ? -1
                           : when > now       ? (int64_t)((when - now) / 1000000)
                                              : 0,
@@ -480,4 +577,18 @@ size_t sluice_models_list(sluice_models *models, sluice_model_entry *entries, si
     }
     pthread_mutex_unlock(&models->lock);
     return n;
+}
+
+bool sluice_models_look(sluice_models *models, const char *name, sluice_model_info *info,
+                        sluice_stats *stats)
+{
+    pthread_mutex_lock(&models->lock);
+    const struct held_model *model = find_model(models, name);
+    bool loaded = model && model->stage == STAGE_LOADED;
+    if (loaded && info)
+        sluice_engine_info(model->engine, info);
+    if (loaded && stats)
+        sluice_engine_stats(model->engine, stats);
+    pthread_mutex_unlock(&models->lock);
+    return loaded;
 }

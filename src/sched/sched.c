@@ -197,18 +197,18 @@ static enum status check_request(const struct sched *sched, const struct sched_r
                          (unsigned long long)request->id);
     uint64_t length = (uint64_t)n_prompt + request->n_generate;
     if (length > c->max_context)
-        return error_set(err, STATUS_LIMIT,
+        return error_set(err, STATUS_CONTEXT,
                          "%u prompt tokens and %u to generate exceed the context of %u", n_prompt,
                          request->n_generate, c->max_context);
     uint64_t pages = kv_pages_for(sched->kv, total_rows(request));
     if (pages > kv_pages_total(sched->kv))
         return error_set(
-            err, STATUS_LIMIT, "%llu tokens need %llu pages of KV memory, the pool has %u",
+            err, STATUS_CONTEXT, "%llu tokens need %llu pages of KV memory, the pool has %u",
             (unsigned long long)length, (unsigned long long)pages, kv_pages_total(sched->kv));
     if (sched_waiting(sched) >= c->max_queued || sched->unused == NONE)
-        return error_set(err, STATUS_LIMIT, "the queue of %u requests is full", c->max_queued);
+        return error_set(err, STATUS_BUSY, "the queue of %u requests is full", c->max_queued);
     if (c->max_queued_tokens && sched->queued_tokens + n_prompt > c->max_queued_tokens)
-        return error_set(err, STATUS_LIMIT, "prompts of %llu tokens wait already, at most %llu may",
+        return error_set(err, STATUS_BUSY, "prompts of %llu tokens wait already, at most %llu may",
                          (unsigned long long)sched->queued_tokens,
                          (unsigned long long)c->max_queued_tokens);
     return STATUS_OK;
@@ -234,7 +234,7 @@ enum status sched_add(struct sched *sched, const struct sched_request *request, 
     uint32_t key = key_record(sched, request->key);
     struct key *k = &sched->keys[key];
     if (sched->config.max_of_key && request->key && k->live >= sched->config.max_of_key)
-        return error_set(err, STATUS_LIMIT,
+        return error_set(err, STATUS_KEY_BUSY,
                          "%u requests of this key are in work or waiting already", k->live);
     if (k->live++ == 0 && k->served < sched->served_floor)
         k->served = sched->served_floor;

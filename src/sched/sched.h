@@ -98,7 +98,8 @@ enum status sched_create(const struct sched_config *config, struct kv *kv, struc
                          struct error *err);
 void sched_free(struct sched *sched); /* NULL allowed; kv stays the caller's */
 
-/* STATUS_LIMIT: prompt + generation exceed the context or the whole pool, or a queue is full. */
+/* STATUS_CONTEXT: prompt + generation exceed the context or the whole pool. STATUS_BUSY,
+ * STATUS_KEY_BUSY: a queue is full. */
 enum status sched_add(struct sched *sched, const struct sched_request *request, struct error *err);
 /* Plans the next step; the pointer is valid until the next call. n_slices 0: nothing to do. */
 const struct sched_plan *sched_plan(struct sched *sched);

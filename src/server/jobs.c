@@ -50,6 +50,7 @@ static bool submit(struct job *job)
         options.wakeups = server->wakeups;
         options.user = job;
         options.report_admission = true;
+        options.report_silent = call->stream;
         if (sluice_submit(server->options.engine, &options, &job->parts[i].request, &error) !=
             SLUICE_OK) {
             api_error_from_engine(&error, &job->problem);

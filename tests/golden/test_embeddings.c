@@ -179,7 +179,7 @@ static void test_limits(void **state)
     sluice_request_options options = {.tokens = ids, .n_tokens = 512, .mode = SLUICE_SCORE_HIDDEN};
     rows_of(submit(engine, &options), 512, rows); /* the whole context, in one piece */
     options.n_tokens = 513;
-    assert_int_equal(sluice_submit(engine, &options, &request, &error), SLUICE_ERROR_LIMIT);
+    assert_int_equal(sluice_submit(engine, &options, &request, &error), SLUICE_ERROR_CONTEXT);
     options = (sluice_request_options){.tokens = ids, .n_tokens = 5};
     assert_int_not_equal(sluice_submit(engine, &options, &request, &error), SLUICE_OK);
     sluice_engine_close(engine);

@@ -37,6 +37,7 @@ static void check(struct load_config *config)
         assert_int_equal(s.errors, 0);
         assert_int_equal(s.without_usage, 0);
         assert_int_equal(s.output_tokens, 6 * 8);
+        assert_int_equal(s.events, s.output_tokens); /* also of tokens that show no text */
         assert_true(s.total_rate > 0 && s.first_p50 > 0 && s.first_p50 <= s.first_p99);
         assert_true(s.prompt_tokens > 6 * 15 && s.prompt_tokens < 6 * 60);
     }

@@ -195,7 +195,7 @@ static void arrive(struct sim *sim)
                     sim->kv_config.n_pages;
     bool full = sched_waiting(sim->sched) >= sim->config.max_queued;
     enum status status = sched_add(sim->sched, r, &err);
-    REQUIRE(sim, status == STATUS_OK || status == STATUS_LIMIT);
+    REQUIRE(sim, status == STATUS_OK || status == STATUS_CONTEXT || status == STATUS_BUSY);
     REQUIRE(sim, status != STATUS_OK || (fits && !full));
     REQUIRE(sim, status == STATUS_OK || !fits || full || sim->config.max_queued_tokens);
     client->alive = status == STATUS_OK;

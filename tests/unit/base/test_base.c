@@ -36,8 +36,9 @@ static void test_errors(void **state)
         [STATUS_OK] = 0,          [STATUS_USAGE] = 2,     [STATUS_MODEL] = 3,
         [STATUS_UNSUPPORTED] = 3, [STATUS_NETWORK] = 4,   [STATUS_INTEGRITY] = 5,
         [STATUS_DISK] = 6,        [STATUS_MEMORY] = 7,    [STATUS_DEVICE] = 7,
-        [STATUS_LIMIT] = 2,       [STATUS_CANCELLED] = 1, [STATUS_INTERNAL] = 1};
-    for (int i = 0; i <= STATUS_INTERNAL; i++) {
+        [STATUS_LIMIT] = 2,       [STATUS_CANCELLED] = 1, [STATUS_INTERNAL] = 1,
+        [STATUS_CONTEXT] = 2,     [STATUS_BUSY] = 1,      [STATUS_KEY_BUSY] = 1};
+    for (int i = 0; i <= STATUS_KEY_BUSY; i++) {
         assert_int_equal(status_exit_code((enum status)i), codes[i]);
         assert_true(strlen(status_name((enum status)i)) > 1);
     }

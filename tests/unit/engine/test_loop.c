@@ -375,11 +375,11 @@ static void test_refusals(void **state)
     o = ok, o.prompt = "x";
     refuse(engine, o, SLUICE_ERROR_USAGE, "exactly one");
     o = ok, o.n_tokens = 301;
-    refuse(engine, o, SLUICE_ERROR_LIMIT, "300");
+    refuse(engine, o, SLUICE_ERROR_CONTEXT, "300");
     o = ok, o.n_tokens = 300;
-    refuse(engine, o, SLUICE_ERROR_LIMIT, "300");
+    refuse(engine, o, SLUICE_ERROR_CONTEXT, "300");
     o = ok, o.n_tokens = 290;
-    refuse(engine, o, SLUICE_ERROR_LIMIT, "KV memory");
+    refuse(engine, o, SLUICE_ERROR_CONTEXT, "KV memory");
     o = ok, o.stops = bad_stops, o.n_stops = 1;
     refuse(engine, o, SLUICE_ERROR_USAGE, "stop");
     o = ok, o.stops = broken_stops, o.n_stops = 1;
@@ -507,17 +507,98 @@ static void test_queue_limit(void **state)
     sluice_request_options options = {.prompt = "hello", .ignore_end = true};
     for (int i = 0; i < ENGINE_QUEUE_MAX; i++)
         requests[i] = submit(engine, &options);
-    refuse(engine, options, SLUICE_ERROR_LIMIT, "waiting");
+    refuse(engine, options, SLUICE_ERROR_BUSY, "waiting");
     for (int i = 0; i < ENGINE_QUEUE_MAX; i++)
         sluice_request_free(requests[i]);
     static struct answer answer;
     sluice_request *request = NULL;
-    while (sluice_submit(engine, &options, &request, NULL) == SLUICE_ERROR_LIMIT)
+    while (sluice_submit(engine, &options, &request, NULL) == SLUICE_ERROR_BUSY)
         nanosleep(&(struct timespec){0, 1000000}, NULL);
     sluice_request_cancel(request);
     read_answer(request, &answer);
     buf_release(&answer.text);
     sluice_request_free(request);
+    sluice_engine_close(engine);
+}
+
+/* What waits is limited by its tokens, what is in work by its key; the caller is told at once. */
+static void test_limits_of_tokens_and_keys(void **state)
+{
+    (void)state;
+    sluice_engine *engine = engine_of((sluice_engine_options){
+        .max_sequences = 1, .max_queued_tokens = 50, .max_key_requests = 3});
+    atomic_store(&fake_control.delay_us, 1000);
+    int32_t tokens[60];
+    random_tokens(3, tokens, 60);
+    sluice_request_options options = {.tokens = tokens, .n_tokens = 60, .ignore_end = true};
+    sluice_request *requests[4];
+    sluice_event event;
+    options.report_admission = true;
+    options.key = "a";
+    requests[0] = submit(engine, &options); /* longer than the limit, and nothing else waits */
+    assert_true(sluice_request_next(requests[0], &event, -1));
+    assert_int_equal(event.kind, SLUICE_EVENT_ADMITTED);
+    options.n_tokens = 25;
+    requests[1] = submit(engine, &options);
+    requests[2] = submit(engine, &options);
+    options.n_tokens = 1;
+    refuse(engine, options, SLUICE_ERROR_BUSY, "50");
+    sluice_request_free(requests[2]);
+    while (sluice_submit(engine, &options, &requests[2], NULL) == SLUICE_ERROR_BUSY)
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    assert_non_null(requests[2]);
+    refuse(engine, options, SLUICE_ERROR_KEY_BUSY, "key");
+    options.key = "b";
+    requests[3] = submit(engine, &options);
+    options.key = NULL; /* nobody's: no limit of its own */
+    for (int i = 0; i < 5; i++)
+        sluice_request_free(submit(engine, &options));
+    for (int i = 0; i < 4; i++)
+        sluice_request_free(requests[i]);
+    /* All counted out again. */
+    options.key = "a";
+    options.max_tokens = 1;
+    options.report_admission = false;
+    for (int i = 0; i < 20; i++) {
+        static struct answer answer;
+        sluice_request *request;
+        while (sluice_submit(engine, &options, &request, NULL) == SLUICE_ERROR_KEY_BUSY)
+            nanosleep(&(struct timespec){0, 1000000}, NULL); /* for those freed above */
+        read_answer(request, &answer);
+        sluice_request_free(request);
+        buf_release(&answer.text);
+    }
+    sluice_engine_close(engine);
+}
+
+/* On demand a token without text of its own has an event too. */
+static void test_silent_tokens(void **state)
+{
+    (void)state;
+    sluice_engine *engine = engine_of((sluice_engine_options){0});
+    const char *stops[] = {"zzzzzz"};
+    uint32_t silent[2] = {0, 0};
+    for (int told = 0; told < 2; told++) {
+        sluice_request *request = submit(engine, &(sluice_request_options){.prompt = "hello",
+                                                                           .max_tokens = 400,
+                                                                           .ignore_end = true,
+                                                                           .stops = stops,
+                                                                           .n_stops = 1,
+                                                                           .report_silent = told});
+        sluice_event event = {0};
+        uint32_t events = 0;
+        while (sluice_request_next(request, &event, -1)) {
+            events += event.kind == SLUICE_EVENT_TEXT;
+            silent[told] += event.kind == SLUICE_EVENT_TEXT && event.length == 0;
+        }
+        assert_int_equal(event.usage.output_tokens, 400);
+        if (told)
+            assert_int_equal(events, 400);
+        else
+            assert_true(events < 400);
+        sluice_request_free(request);
+    }
+    assert_true(silent[0] == 0 && silent[1] > 0 && silent[1] < 200);
     sluice_engine_close(engine);
 }
 
@@ -539,6 +620,8 @@ int main(void)
         cmocka_unit_test(test_steps_do_not_allocate),
         cmocka_unit_test(test_close_with_work_left),
         cmocka_unit_test(test_queue_limit),
+        cmocka_unit_test(test_limits_of_tokens_and_keys),
+        cmocka_unit_test(test_silent_tokens),
     };
     return cmocka_run_group_tests_name("engine loop", tests, make_tokenizer, free_tokenizer);
 }

@@ -154,6 +154,75 @@ static void test_budget(void **state)
     sluice_models_close(models);
 }
 
+static void release(sluice_models *models, struct arrival *arrival)
+{
+    pthread_mutex_lock(&arrival->lock);
+    sluice_engine *engine = arrival->engine;
+    pthread_mutex_unlock(&arrival->lock);
+    assert_non_null(engine);
+    sluice_models_release(models, engine);
+}
+
+/* Who does not want to wait any more takes the wait back; a model that nobody waits for is not
+ * loaded. */
+static void test_abandon(void **state)
+{
+    (void)state;
+    sluice_models *models = open_set(13 << 20, -1);
+    assert_int_equal(sluice_models_add(models, "twin", fixture_path(Q8), NULL), SLUICE_OK);
+    sluice_engine *pebble = hold(models, "pebble"), *twin;
+    struct arrival first = {.lock = PTHREAD_MUTEX_INITIALIZER}, second = first;
+    assert_int_equal(sluice_models_hold(models, "twin", NULL, arrived, &first, &twin, NULL),
+                     SLUICE_OK);
+    assert_int_equal(sluice_models_hold(models, "twin", NULL, arrived, &second, &twin, NULL),
+                     SLUICE_OK);
+    assert_false(sluice_models_abandon(models, "pebble", &first));
+    assert_true(sluice_models_abandon(models, "twin", &first));
+    assert_false(sluice_models_abandon(models, "twin", &first));
+    assert_int_equal(entry_of(models, "twin").state, SLUICE_MODEL_LOADING);
+    assert_true(sluice_models_abandon(models, "twin", &second));
+    assert_int_equal(entry_of(models, "twin").state, SLUICE_MODEL_UNLOADED);
+    sluice_models_release(models, pebble);
+    nanosleep(&(struct timespec){0, 20000000}, NULL);
+    assert_int_equal(entry_of(models, "pebble").state, SLUICE_MODEL_LOADED);
+    assert_int_equal(first.calls + second.calls, 0);
+    sluice_models_close(models);
+}
+
+/* A model whose holders overlap without end still leaves for one that waits; whoever asks for it
+ * meanwhile gets it after that one. */
+static void test_patience(void **state)
+{
+    (void)state;
+    sluice_models *models = open_set(13 << 20, -1);
+    assert_int_equal(sluice_models_add(models, "twin", fixture_path(Q8), NULL), SLUICE_OK);
+    sluice_engine *pebble = hold(models, "pebble"), *engine;
+    struct arrival twin = {.lock = PTHREAD_MUTEX_INITIALIZER}, again = twin;
+    assert_int_equal(sluice_models_hold(models, "twin", NULL, arrived, &twin, &engine, NULL),
+                     SLUICE_OK);
+    bool queued = false;
+    for (int i = 0; i < 600 && !queued; i++) { /* always somebody holds pebble */
+        assert_int_equal(sluice_models_hold(models, "pebble", NULL, arrived, &again, &engine, NULL),
+                         SLUICE_OK);
+        queued = engine == NULL;
+        nanosleep(&(struct timespec){0, 10000000}, NULL);
+        if (!queued)
+            sluice_models_release(models, pebble);
+    }
+    assert_true(queued);
+    sluice_models_release(models, pebble);
+    assert_true(becomes(models, "twin", SLUICE_MODEL_LOADED));
+    release(models, &twin);
+    assert_true(becomes(models, "pebble", SLUICE_MODEL_LOADED));
+    sluice_model_info info;
+    sluice_stats stats;
+    assert_true(sluice_models_look(models, "pebble", &info, &stats));
+    assert_true(info.weight_bytes > 0 && stats.pages_total > 0);
+    assert_false(sluice_models_look(models, "twin", &info, &stats));
+    release(models, &again);
+    sluice_models_close(models);
+}
+
 static void test_too_large_and_closing(void **state)
 {
     (void)state;
@@ -175,10 +244,9 @@ static void test_too_large_and_closing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_load_on_demand),
-        cmocka_unit_test(test_keep_alive),
-        cmocka_unit_test(test_budget),
-        cmocka_unit_test(test_too_large_and_closing),
+        cmocka_unit_test(test_load_on_demand), cmocka_unit_test(test_keep_alive),
+        cmocka_unit_test(test_budget),         cmocka_unit_test(test_abandon),
+        cmocka_unit_test(test_patience),       cmocka_unit_test(test_too_large_and_closing),
     };
     return cmocka_run_group_tests_name("models", tests, NULL, NULL);
 }

@@ -528,28 +528,28 @@ static void test_refusals(void **state)
     struct sched_request request = request_of(&b, 1, 0, 0, 0);
     assert_int_equal(sched_add(b.sched, &request, &err), STATUS_USAGE);
     request = request_of(&b, 1, 257, 0, 0);
-    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_LIMIT);
+    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_CONTEXT);
     assert_non_null(strstr(err.message, "256"));
     request = request_of(&b, 1, 200, UINT32_MAX, 0);
-    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_LIMIT);
+    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_CONTEXT);
     request.n_generate = 0;
-    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_LIMIT); /* 50 pages */
+    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_CONTEXT); /* 50 pages */
     assert_non_null(strstr(err.message, "pool"));
     add(&b, 1, 30, 1);
     request = request_of(&b, 2, 31, 1, 0);
-    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_LIMIT);
+    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_BUSY);
     assert_non_null(strstr(err.message, "tokens wait"));
     for (uint64_t id = 3; id <= 6; id++) {
         request = request_of(&b, id, 4, 1, 0);
         request.key = 9;
-        assert_int_equal(sched_add(b.sched, &request, &err), id <= 4 ? STATUS_OK : STATUS_LIMIT);
+        assert_int_equal(sched_add(b.sched, &request, &err), id <= 4 ? STATUS_OK : STATUS_KEY_BUSY);
     }
     assert_non_null(strstr(err.message, "key"));
     add(&b, 7, 4, 1);
     request = request_of(&b, 7, 4, 0, 0);
     assert_int_equal(sched_add(b.sched, &request, &err), STATUS_USAGE);
     request = request_of(&b, 8, 4, 0, 0);
-    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_LIMIT);
+    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_BUSY);
     assert_non_null(strstr(err.message, "queue"));
     assert_true(sched_remove(b.sched, 3));
     assert_ok(sched_add(b.sched, &request, &err), &err);

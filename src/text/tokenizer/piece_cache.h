@@ -17,13 +17,14 @@
 #include "base/str.h"
 
 #define PIECE_CACHE_BYTES 30
-#define PIECE_CACHE_IDS   8
+#define PIECE_CACHE_IDS   7
 
 struct piece_cache_entry {
     uint8_t len; /* 0: empty place */
     uint8_t n_ids;
     char bytes[PIECE_CACHE_BYTES];
     int32_t ids[PIECE_CACHE_IDS];
+    float margin; /* Unigram in single precision: see unigram_measure() */
 };
 
 #define PIECE_CACHE_BITS 14

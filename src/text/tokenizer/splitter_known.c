@@ -405,14 +405,114 @@ static size_t find_cjk(const struct splitter_known *known, const struct char_cla
     return i > *begin ? i : 0;
 }
 
+static inline bool is_member(const struct splitter_known *known, uint8_t first, unsigned class)
+{
+    bool symbol = known->symbols && first < 0x80 && class & CHAR_SYMBOL && first != known->except;
+    return symbol || class & known->classes;
+}
+
+/* \s?[classes symbols]+ */
+static size_t find_class(const struct splitter_known *known, const struct char_classes *classes,
+                         struct str text, size_t from, size_t *begin)
+{
+    struct cursor t = cursor_of(classes, text);
+    unsigned length = 1, class;
+    size_t i = from, space = SIZE_MAX; /* right before i, if there is one */
+    for (; i < t.n; i += length) {
+        class = class_at(&t, i, &length);
+        if (is_member(known, t.p[i], class))
+            break;
+        space = class & CHAR_SPACE ? i : SIZE_MAX;
+    }
+    *begin = known->space && space != SIZE_MAX ? space : i;
+    if (i >= t.n)
+        return 0;
+    for (; i < t.n; i += length) {
+        class = class_at(&t, i, &length);
+        if (!is_member(known, t.p[i], class))
+            break;
+    }
+    return i;
+}
+
+/* [\r\n] */
+static size_t find_line_end(const struct splitter_known *known, const struct char_classes *classes,
+                            struct str text, size_t from, size_t *begin)
+{
+    (void)known;
+    (void)classes;
+    *begin = from;
+    while (*begin < text.len && text.data[*begin] != '\n' && text.data[*begin] != '\r')
+        ++*begin;
+    return *begin < text.len ? *begin + 1 : 0;
+}
+
+/* [0-9][0-9][0-9] */
+static size_t find_three_digits(const struct splitter_known *known,
+                                const struct char_classes *classes, struct str text, size_t from,
+                                size_t *begin)
+{
+    unsigned count = 0;
+    (void)known;
+    (void)classes;
+    for (size_t i = from; i < text.len; i++) {
+        count = text.data[i] >= '0' && text.data[i] <= '9' ? count + 1 : 0;
+        if (count == 3) {
+            *begin = i - 2;
+            return i + 1;
+        }
+    }
+    return 0;
+}
+
+/* CLIP: two control tokens, 's and the like, then runs of letters, single numbers, or the rest. */
+static size_t find_clip(const struct splitter_known *known, const struct char_classes *classes,
+                        struct str text, size_t from, size_t *begin)
+{
+    static const struct str controls[] = {{"<|startoftext|>", 15}, {"<|endoftext|>", 13}};
+    struct cursor t = cursor_of(classes, text);
+    unsigned length;
+    size_t i = run(&t, from, CHAR_SPACE, 0);
+    (void)known;
+    *begin = i;
+    if (i >= t.n)
+        return 0;
+    for (size_t k = 0; t.p[i] == '<' && k < 2; k++) {
+        if (str_starts((struct str){text.data + i, text.len - i}, controls[k]))
+            return i + controls[k].len;
+    }
+    size_t end = contraction(&t, i, false);
+    if (end)
+        return end;
+    unsigned class = class_at(&t, i, &length);
+    if (class & CHAR_LETTER)
+        return run(&t, i, CHAR_LETTER, 0);
+    return class & CHAR_NUMBER ? i + length
+                               : run_without(&t, i, CHAR_SPACE | CHAR_LETTER | CHAR_NUMBER);
+}
+
 static const struct splitter_known known_patterns[] = {
     {.pattern = VOCABULARY_SPLIT_GPT2, .find = find_gpt2},
-    {VOCABULARY_SPLIT_QWEN2, find_llama3, 1, false, true, false, false, false},
-    {VOCABULARY_SPLIT_QWEN35, find_llama3, 1, true, true, false, false, false},
-    {VOCABULARY_SPLIT_LLAMA3, find_llama3, 3, false, true, false, false, false},
-    {VOCABULARY_SPLIT_GPT4O, find_gpt4o, 3, false, false, true, true, false},
-    {VOCABULARY_SPLIT_TEKKEN, find_gpt4o, 1, false, false, false, true, false},
-    {VOCABULARY_SPLIT_KIMI, find_gpt4o, 3, false, false, true, false, false},
+    {.pattern = VOCABULARY_SPLIT_QWEN2,
+     .find = find_llama3,
+     .digits = 1,
+     .contraction_first = true},
+    {.pattern = VOCABULARY_SPLIT_QWEN35,
+     .find = find_llama3,
+     .digits = 1,
+     .marks = true,
+     .contraction_first = true},
+    {.pattern = VOCABULARY_SPLIT_LLAMA3,
+     .find = find_llama3,
+     .digits = 3,
+     .contraction_first = true},
+    {.pattern = VOCABULARY_SPLIT_GPT4O,
+     .find = find_gpt4o,
+     .digits = 3,
+     .contraction_last = true,
+     .slash = true},
+    {.pattern = VOCABULARY_SPLIT_TEKKEN, .find = find_gpt4o, .digits = 1, .slash = true},
+    {.pattern = VOCABULARY_SPLIT_KIMI, .find = find_gpt4o, .digits = 3, .contraction_last = true},
     {.pattern = VOCABULARY_SPLIT_GROUPS, .find = find_groups},
     {.pattern = VOCABULARY_SPLIT_GROUPS_BOUNDED, .find = find_groups, .bounded = true},
     {.pattern = "\\s+$", .find = find_trailing},
@@ -423,6 +523,20 @@ static const struct splitter_known known_patterns[] = {
     {.pattern = "\\p{N}+", .find = find_digits},
     {.pattern = "\\s+", .find = find_spaces},
     {.pattern = VOCABULARY_SPLIT_BERT, .find = find_punctuation},
+    {.pattern = VOCABULARY_SPLIT_CLIP, .find = find_clip},
+    {.pattern = "\\s?\\p{L}+", .find = find_class, .classes = CHAR_LETTER, .space = true},
+    {.pattern = "\\s?\\p{P}+", .find = find_class, .classes = CHAR_PUNCTUATION, .space = true},
+    {.pattern = "[\\p{P}\\$\\+<=>\\^~\\|`]+",
+     .find = find_class,
+     .classes = CHAR_PUNCTUATION,
+     .symbols = true},
+    {.pattern = "[\\p{P}\\$\\+<=>\\^~\\|]+",
+     .find = find_class,
+     .classes = CHAR_PUNCTUATION,
+     .symbols = true,
+     .except = '`'},
+    {.pattern = "[\r\n]", .find = find_line_end},
+    {.pattern = "[0-9][0-9][0-9]", .find = find_three_digits},
 };
 
 const struct splitter_known *splitter_known_pattern(struct str pattern)

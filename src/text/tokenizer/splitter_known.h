@@ -28,6 +28,10 @@ struct splitter_known {
     bool contraction_last;  /* ... or belong to the word before them */
     bool slash;             /* line ends behind punctuation may be slashes */
     bool bounded;           /* no match where a word goes on */
+    bool space;             /* one space may come before a match */
+    unsigned classes;       /* of the characters that a match is made of */
+    bool symbols;           /* ... and the symbols of ASCII */
+    char except;            /* ... without this one */
 };
 
 /* NULL: not known. */

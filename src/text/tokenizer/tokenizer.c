@@ -125,20 +125,28 @@ static enum status set_added(struct tokenizer *tokenizer, uint32_t id,
     return ok ? status : error_set(err, STATUS_MEMORY, "tokenizer: out of memory");
 }
 
-/* Which characters stand before a U+2581 inside of some token. */
+/* Which characters are neighbours inside of some token that text can become. */
+static void set_joins(struct tokenizer *tokenizer, struct str text)
+{
+    for (size_t i = 1; i < text.len; i++) {
+        uint8_t left = (uint8_t)text.data[i - 1], right = (uint8_t)text.data[i];
+        struct str rest = {text.data + i, text.len - i};
+        if (left < 0x80 && right < 0x80)
+            tokenizer->joins[left][right >> 6] |= (uint64_t)1 << (right & 63);
+        else if (str_starts(rest, METASPACE))
+            tokenizer->joins_metaspace[left] = true;
+    }
+}
+
 static void set_cuts(struct tokenizer *tokenizer, const struct vocabulary *vocabulary)
 {
     bool by_piece =
         vocabulary->kind == VOCABULARY_CHAR_BPE || vocabulary->kind == VOCABULARY_UNIGRAM;
     tokenizer->cuts = by_piece && !vocabulary->ignore_merges && !vocabulary->end_of_word.len;
     for (uint32_t id = 0; tokenizer->cuts && id < vocabulary->n_tokens; id++) {
-        struct str text = vocabulary->tokens[id].text;
-        for (size_t i = 1; text.data && i < text.len; i++) {
-            i = str_find(text, METASPACE, i);
-            if (i == SIZE_MAX)
-                break;
-            tokenizer->joins_metaspace[(uint8_t)text.data[i - 1]] = true;
-        }
+        uint8_t kind = vocabulary->tokens[id].kind;
+        if (kind != TOKEN_CONTROL && kind != TOKEN_UNKNOWN)
+            set_joins(tokenizer, vocabulary->tokens[id].text);
     }
     /* U+2581 itself is told apart by looking at it. */
     tokenizer->joins_metaspace[0x81] = true;

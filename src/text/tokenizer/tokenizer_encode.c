@@ -13,9 +13,10 @@
  * the definition.) Short pieces of several tokens are kept too, in caches that calls hand on to each
  * other (piece_cache.h).
  *
- * Models that split into no words (SentencePiece: a text is one piece) are made to: before a U+2581
- * whose neighbour to the left stands before no U+2581 in any token, no token can reach across, so
- * both sides can be encoded by themselves. That is every word of prose.
+ * Models that split into no words (SentencePiece: a text is one piece) are made to: where two
+ * characters meet that are neighbours in no token, no token can reach across, so both sides can be
+ * encoded by themselves. That is looked up for pairs of ASCII and for what stands before U+2581,
+ * and gives every word of prose, mostly without its punctuation.
  */
 #include <stdlib.h>
 #include <utf8proc.h>
@@ -122,17 +123,51 @@ static bool encode_cached(struct encoder *e, struct str piece)
 /* The first place behind `from` where no token can reach across; the end of the piece if none. */
 static size_t next_cut(const struct tokenizer *t, struct str piece, size_t from)
 {
+    const uint8_t *p = (const uint8_t *)piece.data;
     for (size_t i = from + 1; i < piece.len; i++) {
-        const char *mark = memchr(piece.data + i, METASPACE.data[0], piece.len - i);
-        if (!mark)
-            break;
-        i = (size_t)(mark - piece.data);
-        struct str rest = {mark, piece.len - i};
-        uint8_t before = (uint8_t)piece.data[i - 1];
-        if (str_starts(rest, METASPACE) && !t->joins_metaspace[before])
+        uint8_t left = p[i - 1], right = p[i];
+        if (right < 0x80) {
+            if (left < 0x80 && !(t->joins[left][right >> 6] >> (right & 63) & 1))
+                return i;
+        } else if (right == (uint8_t)METASPACE.data[0] && !t->joins_metaspace[left] &&
+                   str_starts((struct str){piece.data + i, piece.len - i}, METASPACE)) {
             return i;
+        }
     }
     return piece.len;
+}
+
+/* A part for a Unigram in single precision, where what it becomes may depend on what came before. */
+static bool encode_summed(struct encoder *e, struct str part)
+{
+    const struct unigram *unigram = &e->tokenizer->unigram;
+    struct token_list *out = e->out;
+    if (!e->cache.entries || part.len > PIECE_CACHE_BYTES)
+        return encode_model(e, part);
+    struct piece_cache_entry *entry = piece_cache_place(&e->cache, part);
+    if (entry->len != part.len || memcmp(entry->bytes, part.data, part.len) != 0) {
+        size_t first = out->count, n;
+        float margin;
+        if (!unigram_measure(unigram, &e->unigram, part, &margin, out))
+            return false;
+        n = out->count - first;
+        out->count = first;
+        if (n > PIECE_CACHE_IDS)
+            return encode_model(e, part);
+        *entry = (struct piece_cache_entry){
+            .len = (uint8_t)part.len, .n_ids = (uint8_t)n, .margin = margin};
+        memcpy(entry->bytes, part.data, part.len);
+        if (n)
+            memcpy(entry->ids, out->ids + first, n * sizeof *entry->ids);
+    }
+    if (!unigram_holds(unigram, e->sum, entry->margin, part.len))
+        return encode_model(e, part);
+    e->sum = unigram_sum(unigram, e->sum, entry->ids, entry->n_ids);
+    for (size_t i = 0; i < entry->n_ids; i++) {
+        if (!token_list_add(out, entry->ids[i]))
+            return false;
+    }
+    return true;
 }
 
 /* One unk too many where two parts of a piece met. */
@@ -166,8 +201,7 @@ static enum status encode_piece(void *user, struct str piece, struct error *err)
         for (size_t begin = 0; ok && begin < piece.len;) {
             size_t end = next_cut(t, piece, begin), first = e->out->count;
             struct str part = {piece.data + begin, end - begin};
-            /* Single precision: what a part becomes may depend on what came before. */
-            ok = t->unigram.float_sums ? encode_model(e, part) : encode_cached(e, part);
+            ok = t->unigram.float_sums ? encode_summed(e, part) : encode_cached(e, part);
             if (t->fuse_unk)
                 fuse(e, piece_first, first);
             begin = end;

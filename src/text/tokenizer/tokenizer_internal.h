@@ -41,8 +41,10 @@ struct tokenizer {
     struct splitter *splitter; /* owned */
     struct vocabulary_decoder decoder;
     bool ignore_merges, prefix_space, fuse_unk, add_bos, add_eos;
-    bool cuts;                 /* long pieces are cut before U+2581: see tokenizer_encode.c */
-    bool joins_metaspace[256]; /* ... but not behind a character that ends in this byte */
+    /* Long pieces are cut where no token reaches across: see tokenizer_encode.c. */
+    bool cuts;
+    bool joins_metaspace[256]; /* before U+2581, behind a character that ends in this byte */
+    uint64_t joins[128][2];    /* between these two of ASCII: bit of the second */
     int32_t bos, eos, eot, unk, pad;
     uint32_t n_before, n_behind;
     int32_t before[VOCABULARY_AFFIX_MAX], behind[VOCABULARY_AFFIX_MAX];

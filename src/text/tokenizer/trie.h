@@ -1,8 +1,12 @@
 /*
  * A set of byte strings with ids, for "which tokens begin here?".
  *
- * Built once from a list, read-only afterwards (any thread). Siblings lie beside each other, sorted
- * by byte; the root's children have a table, since most walks end there.
+ * A double array: the children of a node lie at base + byte, all nodes' children in one array, each
+ * saying whose child it is. A step of a walk is one memory access, whatever the byte.
+ *
+ *     units   ... [t: check s, id] ...      t = units[s].base + byte
+ *
+ * Built once from a list, read-only afterwards (any thread).
  */
 #ifndef SLUICE_TEXT_TOKENIZER_TRIE_H
 #define SLUICE_TEXT_TOKENIZER_TRIE_H
@@ -13,11 +17,10 @@
 
 #include "base/str.h"
 
-struct trie_node {
-    uint32_t first; /* child */
+struct trie_unit {
+    uint32_t base;  /* children are here + byte; every unit has 256 units behind its base */
+    uint32_t check; /* the parent; TRIE_END: no node is here */
     int32_t id;     /* TRIE_NONE: no string ends here */
-    uint16_t n_children;
-    uint8_t byte;
 };
 
 #define TRIE_NONE (-1)
@@ -25,9 +28,8 @@ struct trie_node {
 #define TRIE_END  UINT32_MAX /* no such child */
 
 struct trie {
-    struct trie_node *nodes; /* owned */
-    uint32_t n_nodes;
-    uint32_t roots[256];
+    struct trie_unit *units; /* [n_units] owned */
+    uint32_t n_units;
 };
 
 struct trie_item {
@@ -43,22 +45,13 @@ void trie_release(struct trie *trie);
 /* The child of a node, or TRIE_END. */
 static inline uint32_t trie_child(const struct trie *trie, uint32_t node, uint8_t byte)
 {
-    if (node == TRIE_ROOT)
-        return trie->roots[byte];
-    const struct trie_node *parent = &trie->nodes[node];
-    uint32_t low = parent->first, high = parent->first + parent->n_children;
-    while (high - low > 4) {
-        uint32_t middle = low + (high - low) / 2;
-        if (trie->nodes[middle].byte <= byte)
-            low = middle;
-        else
-            high = middle;
-    }
-    for (; low < high; low++) {
-        if (trie->nodes[low].byte == byte)
-            return low;
-    }
-    return TRIE_END;
+    uint32_t child = trie->units[node].base + byte;
+    return trie->units[child].check == node ? child : TRIE_END;
+}
+
+static inline int32_t trie_id(const struct trie *trie, uint32_t node)
+{
+    return trie->units[node].id;
 }
 
 #endif

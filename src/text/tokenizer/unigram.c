@@ -80,17 +80,24 @@ void unigram_scratch_release(struct unigram_scratch *scratch)
     *scratch = (struct unigram_scratch){0};
 }
 
-static void offer(const struct unigram *unigram, struct unigram_cell *cells, uint32_t begin,
-                  size_t end, float score, int32_t id)
+static inline void offer(struct unigram_cell *cells, uint32_t begin, size_t end, float score,
+                         int32_t id, bool rounded)
 {
     /* SentencePiece keeps sums in single precision but compares a new one before rounding it. */
     double sum = cells[begin].score + score;
-    if (cells[end].begin == UNREACHED || sum > cells[end].score)
-        cells[end] = (struct unigram_cell){unigram->float_sums ? (float)sum : sum, begin, id};
+    struct unigram_cell *cell = &cells[end];
+    if (cell->begin == UNREACHED) {
+        *cell = (struct unigram_cell){rounded ? (float)sum : sum, begin, id, INFINITY};
+    } else if (sum > cell->score) {
+        float lead = (float)(sum - cell->score);
+        *cell = (struct unigram_cell){rounded ? (float)sum : sum, begin, id, lead};
+    } else if (!rounded && cell->score - sum < cell->lead) {
+        cell->lead = (float)(cell->score - sum);
+    }
 }
 
-static void fill(const struct unigram *unigram, struct unigram_cell *cells, struct str text,
-                 double sum)
+static inline void fill(const struct unigram *unigram, struct unigram_cell *cells, struct str text,
+                        double sum, bool rounded)
 {
     const uint8_t *bytes = (const uint8_t *)text.data;
     cells[0] = (struct unigram_cell){.score = sum};
@@ -104,46 +111,56 @@ static void fill(const struct unigram *unigram, struct unigram_cell *cells, stru
             node = trie_child(&unigram->trie, node, bytes[end++]);
             if (node == TRIE_END)
                 break;
-            int32_t id = unigram->trie.nodes[node].id;
+            int32_t id = trie_id(&unigram->trie, node);
             if (id == TRIE_NONE)
                 continue;
-            offer(unigram, cells, (uint32_t)i, end, unigram->scores[id], id);
+            offer(cells, (uint32_t)i, end, unigram->scores[id], id, rounded);
             alone |= end - i == length;
         }
         if (!alone)
-            offer(unigram, cells, (uint32_t)i, i + length, unigram->unk_score, VOCABULARY_NONE);
+            offer(cells, (uint32_t)i, i + length, unigram->unk_score, VOCABULARY_NONE, rounded);
         i += length;
     }
 }
 
-bool unigram_encode(const struct unigram *unigram, struct unigram_scratch *scratch, struct str text,
-                    double *sum, struct token_list *out)
+static bool reserve(struct unigram_scratch *scratch, size_t text_len)
 {
-    if (text.len + 1 > scratch->capacity) {
-        size_t capacity = text.len + 1 + text.len / 2;
+    if (text_len + 1 > scratch->capacity) {
+        size_t capacity = text_len + 1 + text_len / 2;
         struct unigram_cell *cells = realloc(scratch->cells, capacity * sizeof *cells);
         if (!cells)
             return false;
         scratch->cells = cells;
         scratch->capacity = capacity;
     }
-    struct unigram_cell *cells = scratch->cells;
-    fill(unigram, cells, text, *sum);
-    *sum = cells[text.len].score;
-    /* Turn the chain around: each cell's begin becomes the end of the token that starts there. */
-    uint32_t end = (uint32_t)text.len, next = UNREACHED;
+    return true;
+}
+
+/* Turns the chain around: each cell's begin becomes the end of the token that starts there. Returns
+ * the smallest lead on the way, 0 if it has a character without a token. */
+static float turn_around(struct unigram_cell *cells, size_t text_len)
+{
+    uint32_t end = (uint32_t)text_len, next = UNREACHED;
     int32_t next_id = VOCABULARY_NONE;
+    float margin = INFINITY;
     for (;;) {
         uint32_t begin = cells[end].begin;
         int32_t id = cells[end].id;
         cells[end].begin = next;
         cells[end].id = next_id;
         if (end == 0)
-            break;
+            return margin;
+        float lead = id == VOCABULARY_NONE ? 0 : cells[end].lead;
+        margin = lead < margin ? lead : margin;
         next = end;
         next_id = id;
         end = begin;
     }
+}
+
+static bool put_ids(const struct unigram *unigram, const struct unigram_cell *cells,
+                    struct str text, struct token_list *out)
+{
     size_t first = out->count;
     for (uint32_t i = 0; i < text.len; i = cells[i].begin) {
         int32_t id = cells[i].id;
@@ -155,4 +172,44 @@ bool unigram_encode(const struct unigram *unigram, struct unigram_scratch *scrat
             return false;
     }
     return true;
+}
+
+bool unigram_encode(const struct unigram *unigram, struct unigram_scratch *scratch, struct str text,
+                    double *sum, struct token_list *out)
+{
+    if (!reserve(scratch, text.len))
+        return false;
+    if (unigram->float_sums)
+        fill(unigram, scratch->cells, text, *sum, true);
+    else
+        fill(unigram, scratch->cells, text, *sum, false);
+    *sum = scratch->cells[text.len].score;
+    turn_around(scratch->cells, text.len);
+    return put_ids(unigram, scratch->cells, text, out);
+}
+
+bool unigram_measure(const struct unigram *unigram, struct unigram_scratch *scratch,
+                     struct str text, float *margin, struct token_list *out)
+{
+    if (!reserve(scratch, text.len))
+        return false;
+    fill(unigram, scratch->cells, text, 0, false);
+    *margin = turn_around(scratch->cells, text.len);
+    return put_ids(unigram, scratch->cells, text, out);
+}
+
+bool unigram_holds(const struct unigram *unigram, double sum, float margin, size_t text_len)
+{
+    /* No sum inside the text is farther from 0 than `reach`, so each of at most text_len additions
+     * is off by reach * 2^-24; both cuts are, and one more for the comparison. */
+    double largest = fmax(fabs((double)unigram->unk_score), fabs((double)unigram->highest_score));
+    double reach = fabs(sum) + (double)text_len * largest;
+    return margin > 2 * (double)(text_len + 1) * reach * 0x1p-24;
+}
+
+double unigram_sum(const struct unigram *unigram, double sum, const int32_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        sum = (float)(sum + unigram->scores[ids[i]]);
+    return sum;
 }

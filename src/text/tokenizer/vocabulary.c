@@ -41,6 +41,9 @@ const char VOCABULARY_SPLIT_DEEPSEEK3[] =
     ":;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
     " ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 const char VOCABULARY_SPLIT_BERT[] = "[!-/:-@\\[-`{-~\\p{P}]";
+const char VOCABULARY_SPLIT_CLIP[] =
+    "<\\|startoftext\\|>|<\\|endoftext\\|>|'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|"
+    "[^\\s\\p{L}\\p{N}]+";
 
 /* Names under which models end a turn (or a text). A token counts only if it is a control token. */
 static const char *const end_names[] = {

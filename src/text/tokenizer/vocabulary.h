@@ -177,6 +177,7 @@ extern const char VOCABULARY_SPLIT_GROUPS_BOUNDED[]; /* ... unless a word goes o
 extern const char VOCABULARY_SPLIT_CJK[];            /* DeepSeek's second step */
 extern const char VOCABULARY_SPLIT_DEEPSEEK3[];      /* ... and its third */
 extern const char VOCABULARY_SPLIT_BERT[];           /* one punctuation character */
+extern const char VOCABULARY_SPLIT_CLIP[];
 
 void vocabulary_init(struct vocabulary *vocabulary);
 /* Frees everything; the struct is then as after vocabulary_init(). */

@@ -68,8 +68,8 @@ bool wordpiece_encode(const struct wordpiece *wordpiece, struct str word, struct
             node = trie_child(trie, node, (uint8_t)word.data[i++]);
             if (node == TRIE_END)
                 break;
-            if (trie->nodes[node].id != TRIE_NONE) {
-                best = trie->nodes[node].id;
+            if (trie_id(trie, node) != TRIE_NONE) {
+                best = trie_id(trie, node);
                 best_end = i;
             }
         }

@@ -165,6 +165,13 @@ static const char *const patterns[] = {
     "\\s+$",
     VOCABULARY_SPLIT_GROUPS,
     VOCABULARY_SPLIT_GROUPS_BOUNDED,
+    VOCABULARY_SPLIT_CLIP,
+    "\\s?\\p{L}+",
+    "\\s?\\p{P}+",
+    "[\\p{P}\\$\\+<=>\\^~\\|`]+",
+    "[\\p{P}\\$\\+<=>\\^~\\|]+",
+    "[\r\n]",
+    "[0-9][0-9][0-9]",
 };
 
 static void compare(const char *pattern, struct str text, const char *name)
@@ -197,10 +204,11 @@ static void test_random(void **state)
 {
     (void)state;
     static const uint32_t alphabet[] = {
-        ' ',    ' ',    '\n',   '\r',    '\t',   'a',  'B',    's',     'S',  'l',    'r',
-        'e',    '\'',   '\'',   '.',     '/',    '_',  '$',    '1',     '2',  '9',    0x17f,
-        0x301,  0x2b0,  0x1c5,  0x4e00,  0x3042, 0xa0, 0x2003, 0x663,   0xbd, 0x85,   0x1f600,
-        0xe000, 0x2028, 0xfffd, 0x1d400, '!',    0xdf, 0x200d, 0x10400, '3',  0x2c2f, 0xff11,
+        ' ',     ' ',   '\n',    '\r',   '\t',   'a',    'B',     's',  'S',    'l',
+        'r',     'e',   '\'',    '\'',   '.',    '/',    '_',     '$',  '1',    '2',
+        '9',     0x17f, 0x301,   0x2b0,  0x1c5,  0x4e00, 0x3042,  0xa0, 0x2003, 0x663,
+        0xbd,    0x85,  0x1f600, 0xe000, 0x2028, 0xfffd, 0x1d400, '!',  0xdf,   0x200d,
+        0x10400, '3',   0x2c2f,  0xff11, '`',    '<',    '|',     0xa1,
     };
     uint32_t random = 7;
     for (size_t round = 0; round < 4000; round++) {

@@ -57,8 +57,7 @@ const struct command command_quantize = {
     .about =
         "Writes a GGUF file with the model's matrices in a smaller type. MODEL is a GGUF file, or "
         "a\n"
-        "Hugging Face folder of llama, mistral, qwen2, qwen3 or qwen3_moe; best in BF16, F16 or "
-        "F32.\n"
+        "Hugging Face folder of any architecture that GGUF has; best in BF16, F16 or F32.\n"
         "The types are the usual mixtures: Q4_K_M has 4.5 bits a weight, and 6.6 in those tensors\n"
         "where errors cost most.\n\n"
         "  sluice quantize model-bf16.gguf model-q4_k_m.gguf\n"

@@ -53,7 +53,8 @@ static enum status choose(struct quantize *q, size_t index, struct error *err)
     bool applies = from && from->decode && mixture_applies(t->name, t->n_dims, t->dims);
     target->type = applies ? mixture_type(q->mixture, &q->source.model, t->name, t->n_dims, t->dims)
                            : plain_type(t->type);
-    if (target->type != t->type && !(from && from->decode && tensor_type_encodes(target->type)))
+    bool copied = target->type == t->type && source_row(t, 0);
+    if (!copied && !(from && from->decode && tensor_type_encodes(target->type)))
         return error_set(err, STATUS_UNSUPPORTED, "tensor %.*s: no conversion from %s to %s",
                          STR_ARG(t->name), tensor_type_name(t->type),
                          tensor_type_name(target->type));
@@ -79,20 +80,21 @@ static uint64_t piece_count(void *context, size_t index)
     return (rows + each - 1) / each;
 }
 
+/* values: room for two rows. */
 static void convert_row(struct quantize *q, size_t index, uint64_t row, float *values, uint8_t *out)
 {
     const struct source_tensor *t = &q->source.tensors[index];
     const struct target *target = &q->targets[index];
     const uint8_t *from = source_row(t, row);
-    if (t->type == target->type) {
+    if (from && t->type == target->type) {
         memcpy(out, from, target->row_bytes);
         return;
     }
-    tensor_type_info(t->type)->decode(from, values, t->row_values);
+    source_read(t, row, values + q->longest_row, values);
     tensor_type_encode(target->type, values, NULL, out, t->row_values);
 }
 
-/* buffer: the floats of one row, then the output rows. */
+/* buffer: the floats of two rows, then the output rows. */
 static enum status convert_piece(void *context, size_t index, uint64_t piece, uint8_t *buffer,
                                  uint64_t *done, struct error *err)
 {
@@ -102,7 +104,7 @@ static enum status convert_piece(void *context, size_t index, uint64_t piece, ui
     uint64_t first = piece * target->rows_per_piece, n = t->n_rows - first;
     if (n > target->rows_per_piece)
         n = target->rows_per_piece;
-    uint8_t *out = buffer + q->longest_row * sizeof(float);
+    uint8_t *out = buffer + 2 * q->longest_row * sizeof(float);
     for (uint64_t i = 0; i < n; i++)
         convert_row(q, index, first + i, (float *)(void *)buffer, out + i * target->row_bytes);
     *done = n * t->row_values;
@@ -118,7 +120,7 @@ static enum status convert_all(struct quantize *q, struct error *err)
         .n_items = q->source.n_tensors,
         .pieces = piece_count,
         .run = convert_piece,
-        .buffer_bytes = (q->longest_row + 2 * rows) * sizeof(float), /* no type has over 8 bytes */
+        .buffer_bytes = 2 * (q->longest_row + rows) * sizeof(float), /* no type has over 8 bytes */
         .total = q->values,
         .what = "quantizing",
         .progress = q->options->progress,

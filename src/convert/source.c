@@ -1,6 +1,7 @@
 /* Sources: what both kinds share, and GGUF. */
 #include "convert/source.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,7 @@ static enum status from_gguf(struct source *source, struct error *err)
         struct source_tensor *s = &source->tensors[source->n_tensors++];
         parts[i] = t->data;
         *s = (struct source_tensor){.name = t->name,
+                                    .stored = t->name,
                                     .n_dims = t->n_dims,
                                     .n_rows = 1,
                                     .row_values = t->n_dims ? t->dims[t->n_dims - 1] : 1,
@@ -99,14 +101,66 @@ void source_close(struct source *source)
     *source = (struct source){0};
 }
 
+#define BLOCK_MAX 256 /* values of the largest block */
+
+/* ---- rows -------------------------------------------------------------------------------------- */
+
+/* The part of a row, and the row's number in it. */
+static const uint8_t *part_of(const struct source_tensor *t, uint64_t *row)
+{
+    uint64_t per_part = t->n_rows / t->n_parts;
+    const uint8_t *part = t->parts[*row / per_part];
+    *row %= per_part;
+    return part;
+}
+
+static uint64_t stored_row(const struct source_tensor *t, uint64_t row)
+{
+    return t->rows ? t->rows[row] : row;
+}
+
 const uint8_t *source_row(const struct source_tensor *t, uint64_t row)
 {
     uint64_t row_bytes = 0;
+    if (t->columns || t->turned || t->scales || t->add != 0.0f || t->map != MAP_NONE)
+        return NULL;
+    const uint8_t *part = part_of(t, &row);
     tensor_type_bytes(t->type, t->row_values, &row_bytes);
-    if (t->interleave) { /* wanted row 2i is stored row i of its head, 2i+1 stored row half+i */
-        uint64_t head = row / t->interleave, in_head = row % t->interleave;
-        row = head * t->interleave + in_head % 2 * (t->interleave / 2) + in_head / 2;
+    return part + stored_row(t, row) * row_bytes;
+}
+
+/* Value `at` of every stored row: one block is decoded for each. */
+static void read_turned(const struct source_tensor *t, const uint8_t *part, uint64_t at, float *out)
+{
+    const struct tensor_type_info *info = tensor_type_info(t->type);
+    uint64_t row_bytes = 0;
+    float block[BLOCK_MAX];
+    tensor_type_bytes(t->type, t->turned, &row_bytes);
+    part += at / info->block_elements * info->block_bytes;
+    for (uint64_t c = 0; c < t->row_values; c++, part += row_bytes) {
+        info->decode(part, block, info->block_elements);
+        out[c] = block[at % info->block_elements];
     }
-    uint64_t per_part = t->n_rows / t->n_parts;
-    return (const uint8_t *)t->parts[row / per_part] + row % per_part * row_bytes;
+}
+
+void source_read(const struct source_tensor *t, uint64_t row, float *scratch, float *out)
+{
+    const struct tensor_type_info *info = tensor_type_info(t->type);
+    const uint8_t *part = part_of(t, &row);
+    uint64_t at = stored_row(t, row), row_bytes = 0;
+    float *values = t->columns ? scratch : out;
+    if (t->turned) {
+        read_turned(t, part, at, values);
+    } else {
+        tensor_type_bytes(t->type, t->row_values, &row_bytes);
+        info->decode(part + at * row_bytes, values, t->row_values);
+    }
+    for (uint64_t c = 0; t->columns && c < t->row_values; c++)
+        out[c] = scratch[t->columns[c]];
+    for (uint64_t c = 0; t->scales && c < t->row_values; c++)
+        out[c] *= t->scales[row];
+    for (uint64_t c = 0; t->add != 0.0f && c < t->row_values; c++)
+        out[c] += t->add;
+    for (uint64_t c = 0; t->map == MAP_NEGATIVE_EXP && c < t->row_values; c++)
+        out[c] = -expf(out[c]);
 }

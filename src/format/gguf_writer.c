@@ -161,6 +161,11 @@ void gguf_writer_item_u32(struct gguf_writer *w, uint32_t value)
     put(&w->values, value, 4);
 }
 
+void gguf_writer_item_bool(struct gguf_writer *w, bool value)
+{
+    put(&w->values, value, 1);
+}
+
 void gguf_writer_item_f32(struct gguf_writer *w, float value)
 {
     put(&w->values, float_bits(value), 4);

@@ -38,6 +38,7 @@ void gguf_writer_array(struct gguf_writer *writer, const char *key, enum gguf_ty
                        uint64_t count);
 void gguf_writer_item_str(struct gguf_writer *writer, struct str value);
 void gguf_writer_item_u32(struct gguf_writer *writer, uint32_t value); /* also GGUF_I32 */
+void gguf_writer_item_bool(struct gguf_writer *writer, bool value);
 void gguf_writer_item_f32(struct gguf_writer *writer, float value);
 /* As it stands in another file. */
 void gguf_writer_copy(struct gguf_writer *writer, const struct gguf_value *value);

@@ -26,8 +26,8 @@ static void match(struct build *b, struct view in, struct view like)
 void altup_plan(struct build *b, struct altup *a)
 {
     struct program *p = b->program;
-    a->n = build_u32(b, NULL, "altup_num_inputs", 4);
-    a->active = build_u32(b, NULL, "altup_active_idx", 0);
+    a->n = build_u32(b, "altup.num_inputs", "altup_num_inputs", 4);
+    a->active = build_u32(b, "altup.active_idx", "altup_active_idx", 0);
     if (a->n < 1 || a->n > ALTUP_STREAMS_MAX || a->active >= a->n) {
         program_fail(p, STATUS_MODEL, "%u streams of which %u is active, expected 1 to %d", a->n,
                      a->active, ALTUP_STREAMS_MAX);
@@ -108,12 +108,19 @@ void altup_correct(struct build *b, const struct altup *a, uint32_t index)
 }
 
 /* A vector through one of the projections, at the length of stream 0, in `change`. */
-static struct view project(struct build *b, const struct altup *a, const char *roles,
-                           uint32_t index, struct view in)
+static struct view project(struct build *b, const struct altup *a, const char *role, uint32_t index,
+                           struct view in)
 {
     struct view change = program_view(b->program, a->change);
-    const char *role = arena_printf(&b->arena, "%s.%u", roles, index - 1);
-    build_linear(b, -1, role ? role : roles, in, change, VIEW_NONE);
+    struct op op = {.kind = OP_LINEAR,
+                    .u.linear = {.in = in,
+                                 .out = change,
+                                 .residual = VIEW_NONE,
+                                 .weight = build_stack_item(b, -1, role, index - 1, a->n - 1,
+                                                            change.width, in.width),
+                                 .bias = NO_WEIGHT,
+                                 .scale = 1.0f}};
+    program_emit(b->program, &op, "%s.%u", role, index - 1);
     match(b, change, part(b, a->streams, 0));
     return change;
 }
@@ -123,7 +130,7 @@ void altup_open(struct build *b, const struct altup *a)
     struct view x = build_x(b);
     build_take(b, -1, "stream", x, 1, 0, part(b, a->streams, 0));
     for (uint32_t i = 1; i < a->n; i++)
-        build_take(b, -1, "stream", project(b, a, "altup_projections", i, x), 1, 0,
+        build_take(b, -1, "stream", project(b, a, "altup_proj", i, x), 1, 0,
                    part(b, a->streams, i));
 }
 
@@ -132,7 +139,7 @@ void altup_close(struct build *b, const struct altup *a)
     struct view x = build_x(b);
     build_take(b, -1, "stream", part(b, a->streams, 0), 1, 0, x);
     for (uint32_t i = 1; i < a->n; i++)
-        add(b, "stream_add", x,
-            project(b, a, "altup_unembed_projections", i, part(b, a->streams, i)), x, 1.0f);
+        add(b, "stream_add", x, project(b, a, "altup_unembd_proj", i, part(b, a->streams, i)), x,
+            1.0f);
     build_scale(b, "stream_mean", x, &(float){1.0f / (float)a->n}, 1);
 }

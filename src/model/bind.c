@@ -3,59 +3,9 @@
 #include <string.h>
 
 #include "model/bind.h"
+#include "model/names.h"
 
 #define NAME_MAX_BYTES 256
-
-/* Roles that most Hugging Face decoders share. */
-static const struct hf_name common_names[] = {
-    {"token_embd", "embed_tokens"},
-    {"output_norm", "norm"},
-    {"output", "lm_head"},
-    {"attn_norm", "input_layernorm"},
-    {"attn_q", "self_attn.q_proj"},
-    {"attn_k", "self_attn.k_proj"},
-    {"attn_v", "self_attn.v_proj"},
-    {"attn_output", "self_attn.o_proj"},
-    {"attn_q_norm", "self_attn.q_norm"},
-    {"attn_k_norm", "self_attn.k_norm"},
-    {"ffn_norm", "post_attention_layernorm"},
-    {"ffn_gate", "mlp.gate_proj"},
-    {"ffn_up", "mlp.up_proj"},
-    {"ffn_down", "mlp.down_proj"},
-    {"ffn_gate_inp", "mlp.gate"},
-    {"ffn_gate_exps", "mlp.experts.%u.gate_proj"},
-    {"ffn_up_exps", "mlp.experts.%u.up_proj"},
-    {"ffn_down_exps", "mlp.experts.%u.down_proj"},
-    {"ffn_gate_up_exps", "mlp.experts.gate_up_proj"},
-    {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
-    {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
-    {"ffn_down_shexp", "mlp.shared_experts.down_proj"},
-    {"layers", "layers"},
-    {"exp_probs_b", "mlp.gate.e_score_correction_bias"},
-    {NULL, NULL},
-};
-
-/* Where the text decoder sits in a Hugging Face checkpoint; the first that fits is used. */
-static const char *const hf_prefixes[] = {"model.",
-                                          "",
-                                          "language_model.model.",
-                                          "model.language_model.",
-                                          "backbone.",
-                                          "transformer.",
-                                          "gpt_neox.",
-                                          "bert.",
-                                          "roberta."};
-
-static const char *hf_name(const struct build *b, const char *role)
-{
-    for (const struct hf_name *n = b->hf_names; n && n->role; n++)
-        if (strcmp(n->role, role) == 0)
-            return n->name;
-    for (const struct hf_name *n = common_names; n->role; n++)
-        if (strcmp(n->role, role) == 0)
-            return n->name;
-    return role;
-}
 
 /* prefix, layer, part and suffix as checkpoints join them: "part.weight"; "part" alone for tensors
  * that are a module's own parameters; "part_bias" beside those. */
@@ -76,14 +26,13 @@ static const struct tensor *find_joined(struct build *b, const char *prefix, int
     return checkpoint_tensor(b->checkpoint, name);
 }
 
-/* The role's name below the prefix and layer; its pattern may have a place for an expert's number,
- * always as "%u.". */
-static const struct tensor *find_hf(struct build *b, int layer, const char *role, int64_t expert,
-                                    const char *suffix)
+/* The role's name below the prefix and layer; its pattern may have a place for an expert's number. */
+static const struct tensor *find_pattern(struct build *b, int layer, const char *pattern,
+                                         int64_t expert, const char *suffix)
 {
     char prefix[NAME_MAX_BYTES], part[NAME_MAX_BYTES];
-    const char *pattern = hf_name(b, role), *number = strstr(pattern, "%u");
-    if (!number && expert >= 0)
+    const char *number = strstr(pattern, "%u");
+    if (number ? expert < 0 && number[2] != '.' : expert >= 0)
         return NULL;
     if (number && expert < 0) /* all experts in one: the same name without a number */
         snprintf(part, sizeof part, "%.*s%s", (int)(number - pattern), pattern, number + 3);
@@ -92,14 +41,25 @@ static const struct tensor *find_hf(struct build *b, int layer, const char *role
                  number + 2);
     else
         snprintf(part, sizeof part, "%s", pattern);
-    for (size_t i = 0; i < sizeof hf_prefixes / sizeof *hf_prefixes; i++) {
+    for (size_t i = 0; hf_prefixes[i]; i++) {
         snprintf(prefix, sizeof prefix, "%s%s%s", hf_prefixes[i],
-                 layer >= 0 ? hf_name(b, "layers") : "", layer >= 0 ? "." : "");
+                 layer >= 0 ? hf_name(b->hf_names, "layers") : "", layer >= 0 ? "." : "");
         const struct tensor *tensor = find_joined(b, prefix, layer, part, suffix);
         if (tensor)
             return tensor;
     }
     return NULL;
+}
+
+static const struct tensor *find_hf(struct build *b, int layer, const char *role, int64_t expert,
+                                    const char *suffix)
+{
+    char other[NAME_MAX_BYTES];
+    const char *pattern = hf_name(b->hf_names, role);
+    const struct tensor *tensor = find_pattern(b, layer, pattern, expert, suffix);
+    if (!tensor && expert < 0 && hf_switch_name(role, pattern, other, sizeof other))
+        tensor = find_pattern(b, layer, other, expert, suffix);
+    return tensor;
 }
 
 const struct tensor *build_find(struct build *b, int layer, const char *role, const char *suffix)
@@ -124,10 +84,10 @@ void bind_fail_missing(struct build *b, int layer, const char *role, const char 
 {
     if (layer >= 0)
         program_fail(b->program, STATUS_MODEL, "tensor %s.%s of layer %d is missing",
-                     b->gguf ? role : hf_name(b, role), suffix, layer);
+                     b->gguf ? role : hf_name(b->hf_names, role), suffix, layer);
     else
         program_fail(b->program, STATUS_MODEL, "tensor %s.%s is missing",
-                     b->gguf ? role : hf_name(b, role), suffix);
+                     b->gguf ? role : hf_name(b->hf_names, role), suffix);
 }
 
 /* Dimensions without leading and inner ones of size 1 ([64,1,3] is [64,3]). */

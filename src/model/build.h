@@ -19,15 +19,11 @@
 
 #include "base/arena.h"
 #include "format/checkpoint.h"
+#include "model/names.h"
 #include "program/program.h"
 
 #define MODEL_LAYERS_MAX 1024
 #define MODEL_ROPES_MAX  16
-
-struct hf_name {
-    const char *role;
-    const char *name; /* below "model.layers.N." for layer roles, else below "model." or whole */
-};
 
 /* LAYER_OTHER: no group of build_groups(); a mixer with states of its own (mamba.h), or none. */
 enum layer_kind { LAYER_ATTENTION, LAYER_CONV, LAYER_OTHER };
@@ -91,6 +87,8 @@ bool build_bool(struct build *b, const char *gguf_key, const char *hf_key, bool 
 /* Item of a list, or the value itself if it is no list. */
 uint32_t build_item_u32(struct build *b, const char *gguf_key, const char *hf_key, uint32_t index,
                         uint32_t fallback);
+double build_item_f64(struct build *b, const char *gguf_key, const char *hf_key, uint32_t index,
+                      double fallback);
 /* Does the layer see a window only? By HF's layer_types, GGUF's attention.sliding_window_pattern, or
  * sliding_window_pattern; every pattern-th layer sees all (0: none does) where nothing is said. */
 bool build_is_local(struct build *b, uint32_t layer, uint32_t pattern);
@@ -136,6 +134,9 @@ int32_t build_experts_stack(struct build *b, int layer, const char *role, uint32
  * first + r * step; or of a block type, [n, rows * step, cols], where it is a row. Copied. */
 int32_t build_experts_columns(struct build *b, int layer, const char *role, uint32_t first,
                               uint32_t step, uint32_t rows, uint32_t cols);
+/* Matrix `index` of a stack of `count`: of one tensor [count, rows, cols], or HF's NAME.index. */
+int32_t build_stack_item(struct build *b, int layer, const char *role, uint32_t index,
+                         uint32_t count, uint32_t rows, uint32_t cols);
 /* Biases of all experts, every step-th of a tensor [n_experts, n * step]; NO_WEIGHT if absent. */
 int32_t build_experts_bias(struct build *b, int layer, const char *role, uint32_t first,
                            uint32_t step, uint32_t n);
@@ -269,5 +270,7 @@ struct architecture {
 };
 
 extern const struct architecture *const architectures[]; /* NULL-terminated */
+/* By general.architecture (gguf) or model_type; NULL if there is none. */
+const struct architecture *architecture_find(struct str name, bool gguf);
 
 #endif

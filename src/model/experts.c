@@ -91,6 +91,25 @@ int32_t build_experts_stack(struct build *b, int layer, const char *role, uint32
     return bind_single(b, layer, role, rows, cols);
 }
 
+int32_t build_stack_item(struct build *b, int layer, const char *role, uint32_t index,
+                         uint32_t count, uint32_t rows, uint32_t cols)
+{
+    const struct tensor *stack = b->gguf ? build_find(b, layer, role, "weight") : NULL;
+    const struct tensor *tensor = b->gguf ? stack : bind_find_expert(b, layer, role, index);
+    uint64_t row_bytes;
+    if (!tensor) {
+        bind_fail_missing(b, layer, role, "weight");
+        return NO_WEIGHT;
+    }
+    if (!(stack ? is_stack(tensor, count, rows, cols) : bind_shape_is(tensor, rows, cols)) ||
+        !tensor_type_bytes(tensor->type, cols, &row_bytes)) {
+        bind_fail_shape(b, tensor, rows, cols);
+        return NO_WEIGHT;
+    }
+    const void *part = (const uint8_t *)tensor->data + (stack ? index : 0) * rows * row_bytes;
+    return bind_parts(b, tensor, WEIGHT_MATRIX, 1, rows, cols, &part);
+}
+
 /* to[r][c] = from[c][first + r * step], elements of `size` bytes; from has `total` columns. */
 static void transpose(const uint8_t *from, uint8_t *to, uint32_t size, uint32_t total,
                       uint32_t first, uint32_t step, uint32_t rows, uint32_t cols)

@@ -124,6 +124,13 @@ double build_f64(struct build *b, const char *gguf_key, const char *hf_key, doub
     return value;
 }
 
+double build_item_f64(struct build *b, const char *gguf_key, const char *hf_key, uint32_t index,
+                      double fallback)
+{
+    double value;
+    return read_number(b, gguf_key, hf_key, index, &value) ? value : fallback;
+}
+
 bool build_bool(struct build *b, const char *gguf_key, const char *hf_key, bool fallback)
 {
     double value;

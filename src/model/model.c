@@ -32,17 +32,6 @@ struct model {
     uint64_t parameters;
 };
 
-static const struct architecture *find_architecture(struct str name, bool gguf)
-{
-    for (size_t i = 0; architectures[i]; i++) {
-        const char *const *names = gguf ? architectures[i]->gguf : architectures[i]->hf;
-        for (size_t j = 0; names[j]; j++)
-            if (str_eq_cstr(name, names[j]))
-                return architectures[i];
-    }
-    return NULL;
-}
-
 const char *model_architecture_at(uint32_t index)
 {
     for (uint32_t i = 0; architectures[i]; i++)
@@ -100,7 +89,7 @@ static enum status build_program(struct model *model, struct error *err)
         return error_set(err, STATUS_MODEL, "%s",
                          gguf ? "general.architecture is missing"
                               : "config.json: model_type is missing");
-    model->architecture = find_architecture(name, gguf);
+    model->architecture = architecture_find(name, gguf);
     if (!model->architecture)
         return unknown_architecture(name, err);
     model->program = program_create("text");

@@ -21,8 +21,34 @@ static double rope_number(struct build *b, const char *type, const char *key, do
     return json_is_number(value) ? json_number_value(value) : fallback;
 }
 
+/* GGUF: divisors of the pairs of global layers' heads, 1e30 for those that stand still. */
+static int32_t gguf_frequencies(struct build *b, bool local, uint32_t head_dim)
+{
+    double theta = local ? build_f64(b, "rope.freq_base_swa", NULL, 10000.0)
+                         : build_f64(b, "rope.freq_base", NULL, 1000000.0);
+    uint32_t pairs = head_dim / 2;
+    float *freqs = arena_alloc(&b->arena, pairs, sizeof *freqs);
+    const float *divisors = !local && build_find(b, -1, "rope_freqs", "weight")
+                                ? build_read(b, -1, "rope_freqs", "weight", pairs)
+                                : NULL;
+    if (!freqs || !(theta > 0.0)) {
+        program_fail(b->program, STATUS_MODEL, "rope.freq_base%s is %g, out of range",
+                     local ? "_swa" : "", theta);
+        return NO_WEIGHT;
+    }
+    for (uint32_t i = 0; i < pairs; i++) {
+        double divisor = divisors ? (double)divisors[i] : 1.0;
+        if (!(divisor > 0.0))
+            program_fail(b->program, STATUS_MODEL, "rope_freqs.weight[%u] is not positive", i);
+        freqs[i] = divisor < 1e29 ? (float)(pow(theta, -2.0 * i / head_dim) / divisor) : 0.0f;
+    }
+    return program_constant(b->program, local ? "rope_swa" : "rope", freqs, pairs);
+}
+
 static int32_t frequencies(struct build *b, bool local, uint32_t head_dim)
 {
+    if (b->gguf)
+        return gguf_frequencies(b, local, head_dim);
     const char *type = local ? "sliding_attention" : "full_attention";
     double plain = local ? build_f64(b, NULL, "rope_local_base_freq", 10000.0)
                          : build_f64(b, NULL, "rope_theta", 1000000.0);
@@ -57,6 +83,24 @@ static uint32_t kind_u32(struct build *b, bool local, const char *key, const cha
     return local ? fallback : build_u32(b, NULL, global_key, fallback);
 }
 
+static uint32_t kind_head_dim(struct build *b, bool local)
+{
+    if (!b->gguf)
+        return kind_u32(b, local, "head_dim", "global_head_dim",
+                        build_need_u32(b, NULL, "head_dim"));
+    uint32_t width = build_need_u32(b, "attention.key_length", NULL);
+    return local ? build_u32(b, "attention.key_length_swa", NULL, width) : width;
+}
+
+static uint32_t kind_kv_heads(struct build *b, bool local)
+{
+    for (uint32_t i = 0; b->gguf && i < b->h.n_layers; i++)
+        if (is_local(b, i) == local)
+            return b->h.layers[i].n_kv_heads;
+    return kind_u32(b, local, "num_key_value_heads", "num_global_key_value_heads",
+                    b->h.layers[0].n_kv_heads);
+}
+
 /* The last layer before `shared_from` of the same kind. */
 static uint32_t donor(struct build *b, const struct small_gemma *g, uint32_t layer)
 {
@@ -69,14 +113,20 @@ static uint32_t donor(struct build *b, const struct small_gemma *g, uint32_t lay
 
 void small_gemma_plan(struct build *b, struct small_gemma *g)
 {
-    uint32_t shared = build_u32(b, NULL, "num_kv_shared_layers", 0), widest = 0, kv = 0;
+    uint32_t shared = build_u32(b, "attention.shared_kv_layers", "num_kv_shared_layers", 0),
+             widest = 0, kv = 0;
     g->shared_from = shared < b->h.n_layers ? b->h.n_layers - shared : 0;
-    uint32_t window = build_need_u32(b, NULL, "sliding_window");
+    uint32_t window = build_need_u32(b, "attention.sliding_window", "sliding_window");
     for (int local = 0; local < 2; local++) {
-        g->head_dims[local] =
-            kind_u32(b, local, "head_dim", "global_head_dim", build_need_u32(b, NULL, "head_dim"));
-        g->kv_heads[local] = kind_u32(b, local, "num_key_value_heads", "num_global_key_value_heads",
-                                      b->h.layers[0].n_kv_heads);
+        g->head_dims[local] = kind_head_dim(b, local);
+        g->kv_heads[local] = kind_kv_heads(b, local);
+        if (g->head_dims[local] == 0 || g->head_dims[local] > 1u << 16) {
+            program_fail(b->program, STATUS_MODEL, "hyperparameter %s is %u, expected 1 to 65536",
+                         b->gguf ? local ? "attention.key_length_swa" : "attention.key_length"
+                                 : "head_dim",
+                         g->head_dims[local]);
+            return;
+        }
         g->freqs[local] = frequencies(b, local, g->head_dims[local]);
         widest = g->head_dims[local] > widest ? g->head_dims[local] : widest;
         kv = g->kv_heads[local] > kv ? g->kv_heads[local] : kv;
@@ -139,9 +189,10 @@ void small_gemma_attention(struct build *b, const struct small_gemma *g, uint32_
         k = v = VIEW_NONE;
     } else {
         build_linear(b, l, "attn_k", in, k, VIEW_NONE);
-        if (!g->k_is_v || layer->window)
+        bool own = !g->k_is_v || layer->window || (b->gguf && build_exists(b, l, "attn_v"));
+        if (own)
             build_linear(b, l, "attn_v", in, v, VIEW_NONE);
-        norm_of_values(b, l, g->k_is_v && !layer->window ? k : v, v);
+        norm_of_values(b, l, own ? v : k, v);
         build_norm(b, l, "attn_k_norm", k, k, head, 0.0f);
     }
     build_attention_core(b, index, q, k, v, attn, &(struct attention_options){.scale = 1.0f});

@@ -31,17 +31,27 @@ void model_folder_file(const char *name, const char *text)
     write_text(path, text);
 }
 
+static const char *file_of(const char *fixture, const char *name)
+{
+    static char path[1400];
+    if (fixture[0] == '/')
+        snprintf(path, sizeof path, "%s/%s", fixture, name);
+    else
+        snprintf(path, sizeof path, "%s/tests/data/arch/hf/%s/%s", fixture_path("."), fixture,
+                 name);
+    return path;
+}
+
 const char *model_folder(const char *fixture, const char *changes)
 {
     static unsigned number;
-    char path[1400], weights[1400];
+    char weights[1400];
     struct error err = {0};
     json_t *config, *change, *value;
     const char *key;
     snprintf(folder, sizeof folder, "%s/model-%u", fixture_scratch(), number++);
     mkdir(folder, 0755);
-    snprintf(path, sizeof path, "tests/data/arch/hf/%s/config.json", fixture);
-    assert_ok(json_parse_file(fixture_path(path), 1 << 20, 64, &config, &err), &err);
+    assert_ok(json_parse_file(file_of(fixture, "config.json"), 1 << 20, 64, &config, &err), &err);
     assert_ok(json_parse(str_from(changes), 64, "changes", &change, &err), &err);
     json_object_foreach(change, key, value)
     {
@@ -56,8 +66,7 @@ const char *model_folder(const char *fixture, const char *changes)
     free(text);
     json_decref(config);
     json_decref(change);
-    snprintf(path, sizeof path, "tests/data/arch/hf/%s/model.safetensors", fixture);
     snprintf(weights, sizeof weights, "%s/model.safetensors", folder);
-    assert_int_equal(symlink(fixture_path(path), weights), 0);
+    assert_int_equal(symlink(file_of(fixture, "model.safetensors"), weights), 0);
     return folder;
 }

@@ -26,9 +26,15 @@ static void add(struct build *b, const char *label, struct view a, struct view c
 
 static void read_sizes(struct build *b, struct gemma3n *g)
 {
-    g->rank = build_need_u32(b, NULL, "laurel_rank");
-    g->scale_corrected = build_bool(b, NULL, "altup_correct_scale", true);
-    g->inputs.each = build_need_u32(b, NULL, "hidden_size_per_layer_input");
+    const struct tensor *laurel = build_find(b, 0, "laurel_l", "weight");
+    if (!b->gguf)
+        g->rank = build_need_u32(b, NULL, "laurel_rank");
+    else if (laurel && laurel->n_dims == 2 && laurel->dims[0] <= 1u << 20)
+        g->rank = (uint32_t)laurel->dims[0];
+    g->scale_corrected = b->gguf ? build_exists(b, 0, "altup_correct_scale")
+                                 : build_bool(b, NULL, "altup_correct_scale", true);
+    g->inputs.each =
+        build_need_u32(b, "embedding_length_per_layer_input", "hidden_size_per_layer_input");
     if (g->rank == 0 || g->rank > 1u << 20 || g->inputs.each == 0 || g->inputs.each > 1u << 16)
         program_fail(b->program, STATUS_MODEL, "laurel rank %u, layer inputs of %u", g->rank,
                      g->inputs.each);
@@ -36,7 +42,7 @@ static void read_sizes(struct build *b, struct gemma3n *g)
     g->low = program_buffer(p, "laurel_low", g->rank, ROWS_STEP);
     g->laurel = program_buffer(p, "laurel", b->h.width, ROWS_STEP);
     for (uint32_t i = 0; i < b->h.n_layers; i++) {
-        uint32_t ff = build_item_u32(b, NULL, "intermediate_size", i, b->h.n_ff);
+        uint32_t ff = build_item_u32(b, "feed_forward_length", "intermediate_size", i, b->h.n_ff);
         b->h.n_ff = ff > b->h.n_ff ? ff : b->h.n_ff;
     }
     b->ff = program_buffer(p, "ff", b->h.n_ff, ROWS_STEP);
@@ -57,15 +63,25 @@ static float deviations(double share)
     return (float)low;
 }
 
+/* How many deviations above its mean a gate must be; -INFINITY: the layer keeps all. GGUF has the
+ * number itself. */
+static float cutoff_of(struct build *b, uint32_t index)
+{
+    double share =
+        b->gguf ? 0.0 : build_item_f64(b, NULL, "activation_sparsity_pattern", index, 0.0);
+    double given = build_item_f64(b, "activation_sparsity_scale", NULL, index, -INFINITY);
+    if (b->gguf)
+        return given > -9.0 ? (float)given : -INFINITY;
+    return share > 0.0 && share < 1.0 ? deviations(share) : -INFINITY;
+}
+
 static void build_sparse_ffn(struct build *b, const struct gemma3n *g, uint32_t index,
                              struct view in)
 {
     int l = (int)index;
-    const json_t *shares = json_object_get(b->config, "activation_sparsity_pattern");
-    const json_t *item = json_array_get(shares, index);
-    double share = json_is_number(item) ? json_number_value(item) : 0.0;
-    b->h.n_ff = build_item_u32(b, NULL, "intermediate_size", index, b->h.n_ff);
-    if (!(share > 0.0 && share < 1.0)) {
+    float cutoff = cutoff_of(b, index);
+    b->h.n_ff = build_item_u32(b, "feed_forward_length", "intermediate_size", index, b->h.n_ff);
+    if (cutoff == -INFINITY) {
         build_ffn(b, index, in, in, VIEW_NONE);
         return;
     }
@@ -80,7 +96,7 @@ static void build_sparse_ffn(struct build *b, const struct gemma3n *g, uint32_t 
                                .group = gate.width,
                                .weight = NO_WEIGHT,
                                .bias = NO_WEIGHT,
-                               .eps = deviations(share)}};
+                               .eps = cutoff}};
     program_emit(b->program, &op, "%d.ffn_cutoff", l);
     op = (struct op){.kind = OP_MUL, .u.mul = {.a = gate, .b = up, .out = up, .act = b->h.act}};
     program_emit(b->program, &op, "%d.ffn_gate_up", l);
@@ -132,6 +148,8 @@ static void build_gemma3n(struct build *b)
 {
     build_hyper(b);
     b->rope_style = ROPE_HALVES;
+    if (b->gguf)
+        b->h.act = ACT_GELU_TANH;
     struct gemma3n g = {.rank = 0};
     read_sizes(b, &g);
     altup_plan(b, &g.altup);
@@ -142,8 +160,9 @@ static void build_gemma3n(struct build *b)
     for (uint32_t i = 0; i < b->h.n_layers; i++)
         build_layer(b, &g, i);
     altup_close(b, &g.altup);
-    build_head(b, &(struct head_options){
-                      .softcap = (float)build_f64(b, NULL, "final_logit_softcapping", 0.0)});
+    double cap = build_f64(b, "final_logit_softcapping", "final_logit_softcapping",
+                           b->gguf ? 30.0 : 0.0); /* files without the key mean the models' 30 */
+    build_head(b, &(struct head_options){.softcap = (float)cap});
 }
 
 static const struct hf_name names[] = {
@@ -156,6 +175,8 @@ static const struct hf_name names[] = {
     {"inp_gate", "per_layer_input_gate"},
     {"proj", "per_layer_projection"},
     {"post_norm", "post_per_layer_input_norm"},
+    {"altup_proj", "altup_projections.%u"},
+    {"altup_unembd_proj", "altup_unembed_projections.%u"},
     {"altup_router", "altup.modality_router"},
     {"altup_router_norm", "altup.router_norm"},
     {"altup_predict_coef", "altup.prediction_coefs"},
@@ -166,6 +187,6 @@ static const struct hf_name names[] = {
     {"laurel_post_norm", "laurel.post_laurel_norm"},
     {NULL, NULL},
 };
-static const char *const gguf_names[] = {NULL};
+static const char *const gguf_names[] = {"gemma3n", NULL};
 static const char *const hf_keys[] = {"gemma3n_text", "gemma3n", NULL};
 const struct architecture arch_gemma3n = {"gemma3n", gguf_names, hf_keys, names, build_gemma3n};

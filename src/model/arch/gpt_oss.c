@@ -3,8 +3,9 @@
  * and a clamped SwiGLU, chosen by a router with a bias whose softmax is over the chosen only; YaRN.
  *
  * In Hugging Face folders with plain weights, an expert's inputs lie along the rows and gate and up
- * alternate; as published they are MXFP4, outputs along the rows. GGUF has the usual stacks, calls the second norm post_attention_norm, and does not say
- * that YaRN's ramp is not rounded.
+ * alternate; as published they are MXFP4, outputs along the rows; mlx-lm has gate and up apart. GGUF has
+ * the usual stacks, calls the second norm post_attention_norm, and does not say that YaRN's ramp is
+ * not rounded.
  */
 #include "model/build.h"
 
@@ -32,8 +33,9 @@ static void build_gpt_oss(struct build *b)
     }
     build_groups(b, 0);
     build_embedding(b, 1.0f);
+    bool both = !b->gguf && build_exists(b, 0, "ffn_gate_up_exps"); /* mlx-lm has them apart */
     const struct attention_options attention = {0};
-    const struct moe_options moe = {.score = ROUTE_SOFTMAX, .normalise = true, .columns = !b->gguf};
+    const struct moe_options moe = {.score = ROUTE_SOFTMAX, .normalise = true, .columns = both};
     struct view x = build_x(b), normed = build_normed(b);
     for (uint32_t i = 0; i < b->h.n_layers; i++) {
         build_norm(b, (int)i, "attn_norm", x, normed, x.width, 0.0f);

@@ -128,11 +128,11 @@ static void build_apertus(struct build *b)
     plan(b, ROPE_HALVES, ROPE_HALVES, 0);
     for (uint32_t i = 0; i < b->h.n_layers; i++) {
         float *p = b->h.layers[i].xielu;
-        double beta = xielu_value(b, i, "xielu.beta", "mlp.act_fn.beta");
-        p[0] = (float)softplus(xielu_value(b, i, "xielu.alpha_p", "mlp.act_fn.alpha_p"));
-        p[1] = (float)(beta + softplus(xielu_value(b, i, "xielu.alpha_n", "mlp.act_fn.alpha_n")));
+        double beta = xielu_value(b, i, "xielu.beta", "xielu_beta");
+        p[0] = (float)softplus(xielu_value(b, i, "xielu.alpha_p", "xielu_alpha_p"));
+        p[1] = (float)(beta + softplus(xielu_value(b, i, "xielu.alpha_n", "xielu_alpha_n")));
         p[2] = (float)beta;
-        p[3] = (float)xielu_value(b, i, "xielu.eps", "mlp.act_fn.eps");
+        p[3] = (float)xielu_value(b, i, "xielu.eps", "xielu_eps");
     }
     build_decoder(b, &(struct decoder_options){.attention.head_norms = true});
 }
@@ -159,8 +159,13 @@ static const struct hf_name glm4_names[] = {{"post_attention_norm", "post_self_a
 static const struct hf_name bitnet_names[] = {{"attn_sub_norm", "self_attn.attn_sub_norm"},
                                               {"ffn_sub_norm", "mlp.ffn_sub_norm"},
                                               {NULL, NULL}};
-static const struct hf_name apertus_names[] = {
-    {"attn_norm", "attention_layernorm"}, {"ffn_norm", "feedforward_layernorm"}, {NULL, NULL}};
+static const struct hf_name apertus_names[] = {{"attn_norm", "attention_layernorm"},
+                                               {"ffn_norm", "feedforward_layernorm"},
+                                               {"xielu_beta", "mlp.act_fn.beta"},
+                                               {"xielu_eps", "mlp.act_fn.eps"},
+                                               {"xielu_alpha_p", "mlp.act_fn.alpha_p"},
+                                               {"xielu_alpha_n", "mlp.act_fn.alpha_n"},
+                                               {NULL, NULL}};
 static const struct hf_name phi3_names[] = {
     {"attn_qkv", "self_attn.qkv_proj"}, {"ffn_up", "mlp.gate_up_proj"}, {NULL, NULL}};
 

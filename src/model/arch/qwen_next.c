@@ -3,7 +3,8 @@
  * (delta_net.h), the fourth is attention whose result is gated by half of the query projection; a
  * quarter of each head turns.
  *
- * Norm weights are stored as w with (1 + w) meant, but for the net's own; GGUF files have the 1 added.
+ * Norm weights are stored as w with (1 + w) meant, but for the net's own; GGUF files have the 1 added,
+ * and so have folders of mlx-lm, which show by their convolutions: [channels, taps, 1].
  */
 #include "model/delta_net.h"
 
@@ -58,11 +59,21 @@ static void build_gated_attention(struct build *b, const struct qwen_next *n, ui
     build_linear(b, l, "attn_output", attn, x, x);
 }
 
+static bool adds_one(struct build *b)
+{
+    for (uint32_t i = 0; !b->gguf && i < b->h.n_layers; i++) {
+        const struct tensor *conv = build_find(b, (int)i, "ssm_conv1d", "weight");
+        if (conv)
+            return conv->n_dims != 3 || conv->dims[2] != 1;
+    }
+    return !b->gguf;
+}
+
 static void build_qwen_next(struct build *b, bool tiled)
 {
     build_hyper(b);
     b->rope_style = ROPE_HALVES;
-    struct qwen_next n = {.net.tiled = b->gguf && tiled, .offset = b->gguf ? 0.0f : 1.0f};
+    struct qwen_next n = {.net.tiled = b->gguf && tiled, .offset = adds_one(b) ? 1.0f : 0.0f};
     if (!delta_net_plan(b, &n.net))
         return;
     int32_t freqs = build_rope(b, NULL, 10000000.0);

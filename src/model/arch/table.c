@@ -60,3 +60,14 @@ ARCHITECTURES(DECLARE)
 
 #define ENTRY(name) &arch_##name,
 const struct architecture *const architectures[] = {ARCHITECTURES(ENTRY) NULL};
+
+const struct architecture *architecture_find(struct str name, bool gguf)
+{
+    for (size_t i = 0; architectures[i]; i++) {
+        const char *const *names = gguf ? architectures[i]->gguf : architectures[i]->hf;
+        for (size_t j = 0; names[j]; j++)
+            if (str_eq_cstr(name, names[j]))
+                return architectures[i];
+    }
+    return NULL;
+}

@@ -1,78 +1,18 @@
 /*
- * A folder's metadata in GGUF's terms. GGUF names pre-tokenizers instead of spelling them out, so a
- * tokenizer can be carried over only where its pattern is one of those with a name, or where it is
- * SentencePiece's BPE. A folder without a tokenizer gives a file without one.
+ * A folder's tokenizer and chat template in GGUF's terms. GGUF names pre-tokenizers instead of spelling
+ * them out, so a tokenizer can be carried over only where its pattern is one of those with a name, or
+ * where it is SentencePiece's or WordPiece. A folder without a tokenizer gives a file without one.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
-#include "convert/source_hf.h"
+#include "convert/hf.h"
 #include "format/gguf_writer.h"
 #include "format/vocabulary.h"
 
 #define TEMPLATE_BYTES_MAX (1u << 20)
-
-/* ---- hyperparameters --------------------------------------------------------------------------- */
-
-static void write_hyper(const struct hf_source *h, struct gguf_writer *w)
-{
-    char key[128];
-#define KEY(suffix) (snprintf(key, sizeof key, "%s." suffix, h->family->gguf), key)
-    gguf_writer_u32(w, KEY("block_count"), h->n_layers);
-    gguf_writer_u32(w, KEY("context_length"), h->n_context);
-    gguf_writer_u32(w, KEY("embedding_length"), h->width);
-    gguf_writer_u32(w, KEY("feed_forward_length"), h->n_ff);
-    gguf_writer_u32(w, KEY("attention.head_count"), h->n_heads);
-    gguf_writer_u32(w, KEY("attention.head_count_kv"), h->n_kv_heads);
-    gguf_writer_u32(w, KEY("attention.key_length"), h->head_dim);
-    gguf_writer_u32(w, KEY("attention.value_length"), h->head_dim);
-    gguf_writer_f32(w, KEY("attention.layer_norm_rms_epsilon"), (float)h->norm_eps);
-    gguf_writer_f32(w, KEY("rope.freq_base"), (float)h->rope_theta);
-    gguf_writer_u32(w, KEY("rope.dimension_count"), h->head_dim);
-    if (h->rope_kind) {
-        gguf_writer_str(w, KEY("rope.scaling.type"), str_from(h->rope_kind));
-        gguf_writer_f32(w, KEY("rope.scaling.factor"), (float)h->rope_factor);
-    }
-    if (h->window)
-        gguf_writer_u32(w, KEY("attention.sliding_window"), h->window);
-    if (h->n_experts) {
-        gguf_writer_u32(w, KEY("expert_count"), h->n_experts);
-        gguf_writer_u32(w, KEY("expert_used_count"), h->n_experts_used);
-        gguf_writer_u32(w, KEY("expert_feed_forward_length"), h->expert_ff);
-    }
-#undef KEY
-}
-
-static void write_general(const struct source *s, const struct hf_source *h, struct gguf_writer *w)
-{
-    static const struct {
-        const char *hf, *gguf;
-    } sampling[] = {{"temperature", "general.sampling.temp"},
-                    {"top_p", "general.sampling.top_p"},
-                    {"min_p", "general.sampling.min_p"},
-                    {"repetition_penalty", "general.sampling.penalty_repeat"}};
-    const json_t *defaults = checkpoint_generation_config(s->checkpoint);
-    struct str path = str_from(checkpoint_path(s->checkpoint));
-    while (path.len > 1 && path.data[path.len - 1] == '/')
-        path.len--;
-    size_t start = path.len;
-    while (start > 0 && path.data[start - 1] != '/')
-        start--;
-    gguf_writer_str(w, "general.architecture", str_from(h->family->gguf));
-    gguf_writer_str(w, "general.name", (struct str){path.data + start, path.len - start});
-    for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
-        const json_t *value = json_object_get(defaults, sampling[i].hf);
-        if (json_is_number(value))
-            gguf_writer_f32(w, sampling[i].gguf, (float)json_number_value(value));
-    }
-    json_int_t top_k = json_integer_value(json_object_get(defaults, "top_k"));
-    if (top_k > 0 && top_k <= INT32_MAX)
-        gguf_writer_u32(w, "general.sampling.top_k", (uint32_t)top_k);
-}
-
-/* ---- tokenizer --------------------------------------------------------------------------------- */
 
 static const char *known_pre(const struct vocabulary *v)
 {
@@ -231,10 +171,8 @@ static enum status write_template(const struct source *s, struct gguf_writer *w,
     return STATUS_OK;
 }
 
-enum status hf_metadata(const struct source *s, struct gguf_writer *w, struct error *err)
+enum status hf_write_vocabulary(const struct source *s, struct gguf_writer *w, struct error *err)
 {
-    write_general(s, s->hf, w);
-    write_hyper(s->hf, w);
     enum status status = write_tokenizer(s, w, err);
     return status == STATUS_OK ? write_template(s, w, err) : status;
 }

@@ -102,6 +102,7 @@ struct api_answer {
     bool failed; /* out of memory: the server ends it with an error */
 };
 
+/* engine may be NULL as long as no event was taken; then answer->engine is set. */
 bool api_answer_init(struct api_answer *answer, const struct api_call *call,
                      const struct api_dialect *dialect, const char *model, sluice_engine *engine);
 void api_answer_release(struct api_answer *answer);
@@ -128,6 +129,9 @@ struct api_dialect {
 extern const struct api_dialect api_openai_chat, api_openai_completions, api_openai_embeddings;
 
 /* ---- the smaller routes (utilities.c) --------------------------------------------------------- */
+
+/* The "model" of a body of one of these, "" where it names none. */
+bool api_model_of(struct str body, char model[API_MODEL_MAX], struct api_error *error);
 
 /* {"content"|"prompt", "add_special", "parse_special", "with_pieces"} -> {"tokens": [...]} */
 bool api_tokenize(sluice_engine *engine, struct str body, struct buf *out, struct api_error *error);

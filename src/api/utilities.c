@@ -1,5 +1,6 @@
 /* /tokenize, /detokenize, /apply-template: what a client needs to count, or to build prompts. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "api/fields.h"
 
@@ -7,6 +8,22 @@ struct text_request {
     const char *text;
     bool add_special, parse_special, with_pieces;
 };
+
+bool api_model_of(struct str body, char model[API_MODEL_MAX], struct api_error *error)
+{
+    json_t *root;
+    model[0] = 0;
+    if (!fields_parse(body, &root, error))
+        return false;
+    const json_t *name = json_object_get(root, "model");
+    bool ok = !name || json_is_null(name) ||
+              (json_is_string(name) && json_string_length(name) < API_MODEL_MAX) ||
+              api_refuse(error, "model", "model must be the name of a model");
+    if (ok && json_is_string(name))
+        memcpy(model, json_string_value(name), json_string_length(name) + 1);
+    json_decref(root);
+    return ok;
+}
 
 static bool read_flag(const json_t *root, const char *name, bool otherwise, bool *out,
                       struct api_error *error)

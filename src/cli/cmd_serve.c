@@ -1,6 +1,9 @@
 /*
- * sluice serve: the engine behind HTTP. Flags as people know them from llama.cpp's server, vLLM and
- * Ollama; this file turns them into addresses, keys and names, and waits for a signal.
+ * sluice serve: models behind HTTP. Flags as people know them from llama.cpp's server, vLLM and
+ * Ollama; this file turns them into addresses, keys and a set of models, and waits for a signal.
+ *
+ * One model is loaded at once and stays; its file's faults are the command's. Several are loaded when
+ * they are asked for, within a budget.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -8,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -15,18 +19,20 @@
 #include "bench/load.h"
 #include "cli/chat.h"
 #include "cli/cli.h"
+#include "cli/serve_models.h"
+#include "hw/hardware.h"
 #include "server/server.h"
 
-#define LIST_MAX        16
+#define LIST_MAX        64
 #define DRAIN_SECONDS   30
 #define DEFAULT_ADDRESS "127.0.0.1:8080"
 
 static struct {
-    const char *model, *backend, *host, *template_file, *kv_type;
+    const char *model, *folder, *backend, *host, *template_file, *kv_type, *keep_alive;
     const char *listen[LIST_MAX], *aliases[LIST_MAX], *keys[LIST_MAX], *hosts[LIST_MAX];
     size_t n_listen, n_aliases, n_keys, n_hosts;
-    uint32_t port, context, n_threads, sequences, max_tokens, max_gap;
-    uint64_t kv_memory;
+    uint32_t port, context, n_threads, sequences, max_tokens, max_gap, max_queued, max_of_key;
+    uint64_t kv_memory, memory, max_queued_tokens;
     sluice_sampling sampling;
     bool has_port, has_temperature, has_top_k, has_top_p, has_min_p;
     bool strict, insecure, quiet, ollama, demo, no_prefix_cache, reproducible;
@@ -42,6 +48,14 @@ static struct option_list host_list = {flags.hosts, LIST_MAX, &flags.n_hosts};
 static const struct option options[] = {
     {"--model", "-m", "MODEL", "the model, instead of as an argument", OPTION_TEXT, &flags.model,
      NULL},
+    {"--models", NULL, "DIR", "serve every model in this folder, loaded when it is asked for",
+     OPTION_TEXT, &flags.folder, NULL},
+    {"--memory", NULL, "SIZE",
+     "for weights and KV of all loaded models, e.g. 24G (several models: most of what is free)",
+     OPTION_BYTES, &flags.memory, NULL},
+    {"--keep-alive", NULL, "T",
+     "how long an unused model stays loaded: 90, 10m, -1 for ever (several models: 5m)",
+     OPTION_TEXT, &flags.keep_alive, NULL},
     {"--listen", NULL, "ADDR", "host:port or unix:PATH, repeatable (" DEFAULT_ADDRESS ")",
      OPTION_LIST, &listen_list, NULL},
     {"--host", NULL, "HOST", "the host to listen on (127.0.0.1)", OPTION_TEXT, &flags.host, NULL},
@@ -53,7 +67,8 @@ static const struct option options[] = {
      &flags.insecure, NULL},
     {"--allow-host", "--allow-origin", "NAME", "a further Host and Origin to answer, repeatable",
      OPTION_LIST, &host_list, NULL},
-    {"--alias", "-a --served-model-name", "NAME", "a further name of the model ('*': every name)",
+    {"--alias", "-a --served-model-name", "NAME",
+     "a further name of the (first) model, '*' for every name; NAME=MODEL: of this one",
      OPTION_LIST, &alias_list, NULL},
     {"--strict", NULL, NULL, "refuse requests with unknown fields", OPTION_FLAG, &flags.strict,
      NULL},
@@ -67,6 +82,12 @@ static const struct option options[] = {
      &flags.kv_memory, NULL},
     {"--kv-type", "--cache-type-k", "T", "elements of the KV cache: f32, f16, bf16, q8_0, f8_e4m3",
      OPTION_TEXT, &flags.kv_type, NULL},
+    {"--max-queued", NULL, "N", "requests in work or waiting, per model (1024)", OPTION_U32,
+     &flags.max_queued, NULL},
+    {"--max-queued-tokens", NULL, "N", "tokens of prompts that wait, per model (no limit)",
+     OPTION_U64, &flags.max_queued_tokens, NULL},
+    {"--max-key-requests", NULL, "N", "requests of one API key in work or waiting (no limit)",
+     OPTION_U32, &flags.max_of_key, NULL},
     {"--max-gap", NULL, "MS", "longest pause of a running answer for a prompt (250)", OPTION_U32,
      &flags.max_gap, NULL},
     {"--no-prefix-cache", NULL, NULL, "compute every prompt in full", OPTION_FLAG,
@@ -159,57 +180,150 @@ static void make_key(const struct http_address *addresses, size_t n)
             key);
 }
 
-/* ---- the model -------------------------------------------------------------------------------- */
+/* ---- the models ------------------------------------------------------------------------------- */
 
-/* "models/pebble-q8_0.gguf" -> "pebble-q8_0" */
-static const char *short_name(const char *path, char *out, size_t size)
+/* Those of the command line, the folder's, or the bundled one. */
+static enum status collect_models(const struct arguments *arguments, struct served_models *list,
+                                  struct error *err)
 {
-    size_t n = strlen(path);
-    while (n > 1 && path[n - 1] == '/')
-        n--;
-    size_t begin = n;
-    while (begin > 0 && path[begin - 1] != '/')
-        begin--;
-    if (n - begin > 5 && memcmp(path + n - 5, ".gguf", 5) == 0)
-        n -= 5;
-    snprintf(out, size, "%.*s", (int)(n - begin), path + begin);
-    return out;
+    char demo[4096];
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < arguments->count && status == STATUS_OK; i++)
+        status = served_models_add(list, arguments->items[i], err);
+    if (status == STATUS_OK && flags.model)
+        status = served_models_add(list, flags.model, err);
+    if (status == STATUS_OK && flags.folder)
+        return served_models_scan(list, flags.folder, err);
+    if (status == STATUS_OK && list->count == 0) {
+        status = demo_model_path(demo, sizeof demo, err);
+        if (status == STATUS_OK)
+            status = served_models_add(list, demo, err);
+    }
+    return status;
 }
 
-static enum status open_engine(const char *path, const char *chat_template, sluice_engine **engine,
-                               struct error *err)
+/* Several models share four fifths of what is free now, where nobody says how much. */
+static uint64_t choose_memory(size_t n_models)
+{
+    struct hardware *hw = flags.memory || n_models < 2 ? NULL : calloc(1, sizeof *hw);
+    uint64_t memory = flags.memory;
+    if (hw && hardware_detect_host(hw, NULL) == STATUS_OK)
+        memory = hw->memory_available / 5 * 4;
+    free(hw);
+    return memory;
+}
+
+static enum status create_set(const struct served_models *list, const char *chat_template,
+                              sluice_models_options *set, sluice_models **out, struct error *err)
 {
     sluice_error error;
-    sluice_engine_options engine_options = {
-        .model = path,
-        .backend = flags.backend,
-        .n_threads = flags.n_threads,
-        .n_context = flags.context,
-        .max_sequences = flags.sequences ? flags.sequences
-                         : flags.demo    ? 32
-                                         : 0,
-        .kv_memory = flags.kv_memory,
-        .kv_type = flags.kv_type,
-        .max_gap_ms = flags.max_gap,
-        .no_prefix_cache = flags.no_prefix_cache,
-        .reproducible = flags.reproducible,
-        .chat_template = chat_template,
-        .progress = terminal_progress,
+    *set = (sluice_models_options){
+        .engine =
+            {
+                .backend = flags.backend,
+                .n_threads = flags.n_threads,
+                .n_context = flags.context,
+                .max_sequences = flags.sequences ? flags.sequences
+                                 : flags.demo    ? 32
+                                                 : 0,
+                .kv_memory = flags.kv_memory,
+                .kv_type = flags.kv_type,
+                .max_gap_ms = flags.max_gap,
+                .no_prefix_cache = flags.no_prefix_cache,
+                .reproducible = flags.reproducible,
+                .chat_template = chat_template,
+                .max_queued = flags.max_queued,
+                .max_queued_tokens = flags.max_queued_tokens,
+                .max_key_requests = flags.max_of_key,
+            },
+        .memory = choose_memory(list->count),
+        .keep_alive_ms = list->count == 1 ? -1 : 0,
     };
-    if (sluice_engine_open(&engine_options, engine, &error) == SLUICE_OK)
-        return STATUS_OK;
-    return status_from_public(&error, err);
+    if (chat_template && list->count > 1)
+        return error_set(err, STATUS_USAGE,
+                         "--chat-template replaces the template of one model, and %zu are served",
+                         list->count);
+    if (flags.keep_alive && parse_keep_alive(flags.keep_alive, &set->keep_alive_ms, err))
+        return err->status;
+    if (sluice_models_create(set, out, &error) != SLUICE_OK)
+        return status_from_public(&error, err);
+    for (size_t i = 0; i < list->count; i++)
+        if (sluice_models_add(*out, list->items[i].name, list->items[i].path, &error) != SLUICE_OK)
+            return status_from_public(&error, err);
+    return STATUS_OK;
 }
 
-static void print_start(const char *name, sluice_engine *engine,
-                        const struct http_address *addresses, size_t n)
+struct arrival {
+    pthread_mutex_t lock;
+    bool done;
+    sluice_engine *engine;
+    sluice_error error;
+};
+
+static void arrived(void *context, sluice_engine *engine, const sluice_error *error)
+{
+    struct arrival *arrival = context;
+    pthread_mutex_lock(&arrival->lock);
+    arrival->engine = engine;
+    arrival->error = *error;
+    arrival->done = true;
+    pthread_mutex_unlock(&arrival->lock);
+}
+
+static bool has_arrived(struct arrival *arrival)
+{
+    pthread_mutex_lock(&arrival->lock);
+    bool done = arrival->done;
+    pthread_mutex_unlock(&arrival->lock);
+    return done;
+}
+
+/* Loads the only model; a signal meanwhile ends the program as if it had not been blocked. */
+static enum status load_first(sluice_models *models, const char *name, const sigset_t *signals,
+                              struct error *err)
+{
+    static struct arrival arrival = {.lock = PTHREAD_MUTEX_INITIALIZER};
+    const struct timespec tick = {0, 20000000};
+    sluice_engine *engine;
+    if (sluice_models_hold(models, name, NULL, arrived, &arrival, &engine, &arrival.error) !=
+        SLUICE_OK)
+        return status_from_public(&arrival.error, err);
+    while (!engine && !has_arrived(&arrival)) {
+        sluice_model_entry entry = {0};
+        sluice_models_list(models, &entry, 1);
+        terminal_progress(NULL, entry.progress < 1.0 ? entry.progress : 0.999, "loading");
+        if (sigtimedwait(signals, NULL, &tick) > 0)
+            _exit(128 + SIGTERM);
+    }
+    terminal_progress(NULL, 1.0, "loading");
+    engine = engine ? engine : arrival.engine;
+    if (!engine)
+        return status_from_public(&arrival.error, err);
+    sluice_models_release(models, engine); /* stays loaded by its keep-alive */
+    return STATUS_OK;
+}
+
+static void print_models(const struct served_models *list, sluice_models *models,
+                         const sluice_models_options *set)
 {
     sluice_model_info info;
-    sluice_engine_info(engine, &info);
-    fprintf(stderr,
-            "%s: %s on %s (%s), %u tokens of context, %.1f MiB of weights, %.1f MiB of KV\n", name,
-            info.architecture, info.backend, info.device, info.n_context,
-            (double)info.weight_bytes / 1048576.0, (double)info.kv_bytes / 1048576.0);
+    const char *first = list->items[0].name;
+    if (list->count == 1 && sluice_models_look(models, first, &info, NULL)) {
+        fprintf(stderr,
+                "%s: %s on %s (%s), %u tokens of context, %.1f MiB of weights, %.1f MiB of KV\n",
+                first, info.architecture, info.backend, info.device, info.n_context,
+                (double)info.weight_bytes / 1048576.0, (double)info.kv_bytes / 1048576.0);
+        return;
+    }
+    fprintf(stderr, "%zu models, loaded when they are asked for, within %.1f GiB:\n", list->count,
+            (double)set->memory / (double)(1u << 30));
+    for (size_t i = 0; i < list->count; i++)
+        fprintf(stderr, "  %s%s\n", list->items[i].name,
+                i == 0 ? " (for requests that name none)" : "");
+}
+
+static void print_addresses(const struct http_address *addresses, size_t n)
+{
     if (any_port && strcmp(addresses[0].text, DEFAULT_ADDRESS) != 0)
         fprintf(stderr, "%s is taken by another program; a free port was chosen\n",
                 DEFAULT_ADDRESS);
@@ -303,17 +417,31 @@ static void collect_defaults(void)
              (flags.has_min_p ? SLUICE_SET_MIN_P : 0);
 }
 
-static enum status serve(sluice_engine *engine, const char *name,
-                         const struct http_address *addresses, size_t n_addresses,
-                         struct error *err)
+static enum status read_aliases(const struct served_models *list, struct server_alias *aliases,
+                                struct error *err)
 {
-    /* Static: the thread that waits for a second signal may outlive this frame. */
-    static sigset_t signals;
+    static char texts[LIST_MAX][512];
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < flags.n_aliases && status == STATUS_OK; i++) {
+        if (strlen(flags.aliases[i]) >= sizeof texts[i])
+            return error_set(err, STATUS_USAGE, "--alias: a name longer than 500 bytes");
+        memcpy(texts[i], flags.aliases[i], strlen(flags.aliases[i]) + 1);
+        status = served_alias(list, texts[i], &aliases[i], err);
+    }
+    return status;
+}
+
+static enum status serve(const struct served_models *list, const char *chat_template,
+                         const struct http_address *addresses, size_t n_addresses,
+                         sigset_t *signals, struct error *err)
+{
+    static struct server_alias aliases[LIST_MAX];
     struct server *server;
+    sluice_models *models = NULL;
+    sluice_models_options set;
     struct server_options server_options = {
-        .engine = engine,
-        .model_name = name,
-        .aliases = flags.aliases,
+        .model_name = list->items[0].name,
+        .aliases = aliases,
         .n_aliases = flags.n_aliases,
         .addresses = addresses,
         .n_addresses = n_addresses,
@@ -325,48 +453,52 @@ static enum status serve(sluice_engine *engine, const char *name,
         .defaults = &flags.sampling,
         .max_tokens = flags.max_tokens,
     };
-    sigemptyset(&signals);
-    sigaddset(&signals, SIGINT);
-    sigaddset(&signals, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &signals, NULL);
-    enum status status = server_start(&server_options, &server, err);
-    if (status != STATUS_OK)
-        return status;
-    print_start(name, engine, addresses, n_addresses);
-    if (flags.demo)
-        status = demonstrate(&addresses[0], &signals, err);
-    else
-        serve_until_signal(server, &signals);
-    server_stop(server);
+    enum status status = read_aliases(list, aliases, err);
+    if (status == STATUS_OK)
+        status = create_set(list, chat_template, &set, &models, err);
+    if (status == STATUS_OK && list->count == 1)
+        status = load_first(models, list->items[0].name, signals, err);
+    server_options.models = models;
+    if (status == STATUS_OK)
+        status = server_start(&server_options, &server, err);
+    if (status == STATUS_OK) {
+        print_models(list, models, &set);
+        print_addresses(addresses, n_addresses);
+        if (flags.demo)
+            status = demonstrate(&addresses[0], signals, err);
+        else
+            serve_until_signal(server, signals);
+        server_stop(server);
+    }
+    sluice_models_close(models);
     return status;
 }
 
 static enum status run(const struct arguments *arguments, struct error *err)
 {
-    char demo_path[4096], name[256];
-    const char *path = arguments->count ? arguments->items[0] : flags.model;
-    enum status status = STATUS_OK;
-    bool demo = !path;
-    if (demo)
-        status = demo_model_path(demo_path, sizeof demo_path, err);
-    path = demo ? demo_path : path;
+    /* Static: the thread that waits for a second signal may outlive this frame. Blocked before the
+     * first thread starts, so that no thread but the one that waits for them gets them. */
+    static sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
     collect_defaults();
     log_set_level(flags.quiet || flags.demo ? LOG_WARN : LOG_INFO);
     struct http_address addresses[HTTP_LISTENERS_MAX];
     size_t n_addresses = 0;
     struct buf chat_template = {0};
-    sluice_engine *engine = NULL;
+    struct served_models list = {0};
+    enum status status = collect_models(arguments, &list, err);
     if (status == STATUS_OK)
         status = bind_all(addresses, &n_addresses, err);
     if (status == STATUS_OK && flags.template_file)
         status = file_read_all(flags.template_file, 1u << 20, &chat_template, err);
-    if (status == STATUS_OK)
-        status = open_engine(path, chat_template.data, &engine, err);
     if (status == STATUS_OK) {
+        pthread_sigmask(SIG_BLOCK, &signals, NULL);
         make_key(addresses, n_addresses);
-        status = serve(engine, short_name(path, name, sizeof name), addresses, n_addresses, err);
+        status = serve(&list, chat_template.data, addresses, n_addresses, &signals, err);
     }
-    sluice_engine_close(engine);
+    served_models_release(&list);
     buf_release(&chat_template);
     return status;
 }
@@ -374,14 +506,18 @@ static enum status run(const struct arguments *arguments, struct error *err)
 const struct command command_serve = {
     .name = "serve",
     .synopsis = "the OpenAI API over HTTP",
-    .usage = "serve [MODEL] [--listen ADDR] [options]",
-    .about = "Serves a model (without MODEL the bundled demo) to any OpenAI client:\n\n"
+    .usage = "serve [MODEL...] [--models DIR] [--listen ADDR] [options]",
+    .about = "Serves models (without any the bundled demo) to any OpenAI client:\n\n"
              "  sluice serve model.gguf --port 8080 --alias gpt-4o\n"
              "  curl http://127.0.0.1:8080/v1/chat/completions -d \\\n"
              "    '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'\n\n"
+             "One model is loaded at once and stays. Of several, each is loaded when a request\n"
+             "names it and leaves when it was not used for a while or another one needs its\n"
+             "memory:\n\n"
+             "  sluice serve --models ~/models --memory 24G --keep-alive 10m\n\n"
              "SIGTERM lets running answers finish for up to 30 s. Addresses that others can reach\n"
              "get an API key. OLLAMA_HOST names the address where no flag does.",
     .options = options,
     .run = run,
-    .max_arguments = 1,
+    .max_arguments = ARGUMENTS_MAX,
 };

@@ -24,24 +24,41 @@ struct job_part {
     uint32_t first_choice, n_choices;
 };
 
-/* One call from its body to its last byte. Filled in by a worker; from its listing on the pump's
- * alone, but for the atomics. Requests are freed by the pump only (sluice_wakeups_take). */
+/* A route that wants an engine, but no answer of it: a body in, a body out. */
+typedef bool (*utility_fn)(sluice_engine *engine, struct str body, struct buf *out,
+                           struct api_error *error);
+
+/* One call from its body to its last byte. Filled in by a worker, which lists it: what the pump may
+ * see of it. Until it is `submitted` the worker (or whoever loads its model) has the second part and
+ * the pump only keeps the stream alive; from then on all is the pump's, but for the atomics. Requests
+ * are freed by the pump only (sluice_wakeups_take). */
 struct job {
     struct server *server;
     struct http_exchange *exchange; /* a reference */
     const struct api_dialect *dialect;
-    struct job *next, *previous; /* the workers' queue, then all jobs */
+    utility_fn utility;          /* instead of a completion; NULL */
+    struct job *next, *previous; /* all jobs */
+    struct job *next_queued;     /* the workers' queue */
     struct job *next_ready;      /* the pump's list of those to look at */
     bool ready;
-    atomic_bool listed, left, cancelled;
+    atomic_bool submitted, left, cancelled;
+    atomic_ullong loading_ns; /* since then its model is waited for; 0: not */
     char peer[64], path[64];
     const char *key; /* whose it is; NULL: nobody's */
     struct api_call call;
     struct api_answer answer; /* its id and model are fixed once listed */
     bool has_answer;
+    const char *model; /* one of the served ones */
+
+    sluice_engine *engine; /* held */
     struct job_part *parts;
     size_t n_parts, n_over;
-    bool *cut;   /* [n_choices] ended by us: what still comes is dropped */
+    bool *cut;    /* [n_choices] ended by us: what still comes is dropped */
+    bool refused; /* why: */
+    struct api_error refusal;
+    struct buf result;  /* of a utility */
+    uint64_t loaded_ns; /* the model came; 0: it was there */
+
     bool begun;  /* the headers of the stream left */
     bool behind; /* the client does not keep up */
     bool failed;
@@ -51,9 +68,16 @@ struct job {
     atomic_uint n_events; /* for /status */
 };
 
+/* A model as the server knows it from start to end. */
+struct served {
+    char name[256];
+    uint64_t seen_steps, seen_ns; /* progress, for /health: under jobs_lock */
+};
+
 struct server {
     struct server_options options;
-    sluice_model_info info;
+    struct served *served; /* [n_served] */
+    size_t n_served;
     struct http_server *http;
     int64_t started;
     atomic_bool draining;
@@ -81,26 +105,26 @@ struct server {
     bool pumping;
     sluice_wakeups *wakeups;
     struct buf scratch; /* the pump's: bytes of one write */
-
-    /* Progress of the engine, for /health: the transport's threads, under jobs_lock. */
-    uint64_t seen_steps, seen_ns;
 };
 
 /* routes.c: the key that came with a request, one of options.api_keys; NULL: none of them. */
 const char *server_key_of(struct server *server, struct http_exchange *exchange);
 /* The transport's callbacks. */
 extern const struct http_callbacks server_callbacks;
-/* The served model answers to this name. */
-bool server_knows_model(const struct server *server, const char *name);
 void server_answer_error(struct http_exchange *exchange, const struct api_dialect *dialect,
                          const struct api_error *error);
+
+/* names.c: the served models, read once; and the one that answers to a name ("": the default one),
+ * or NULL with the error that says so. The result lives as long as the server. */
+enum status names_read(struct server *server, struct error *err);
+const char *names_find(const struct server *server, const char *name, struct api_error *error);
 
 /* jobs.c */
 enum status jobs_start(struct server *server, struct error *err);
 void jobs_stop(struct server *server);
-/* A completion call whose body is in: queued for a worker, or refused. */
+/* A call whose body is in, to a dialect or a utility: queued for a worker, or refused. */
 void jobs_enqueue(struct server *server, struct http_exchange *exchange,
-                  const struct api_dialect *dialect);
+                  const struct api_dialect *dialect, utility_fn utility);
 /* The client of the exchange went away. */
 void jobs_left(struct server *server, struct http_exchange *exchange);
 bool jobs_cancel(struct server *server, const char *id);
@@ -122,9 +146,6 @@ void view_metrics(struct server *server, struct http_exchange *exchange);
 void view_models(struct server *server, struct http_exchange *exchange);
 void view_model(struct server *server, struct http_exchange *exchange);
 void view_status(struct server *server, struct http_exchange *exchange);
-void view_tokenize(struct server *server, struct http_exchange *exchange);
-void view_detokenize(struct server *server, struct http_exchange *exchange);
-void view_template(struct server *server, struct http_exchange *exchange);
 void view_cancel(struct server *server, struct http_exchange *exchange);
 
 #endif

@@ -20,11 +20,19 @@ void job_free(struct job *job)
     if (job->has_answer)
         api_answer_release(&job->answer);
     api_call_release(&job->call);
+    buf_release(&job->result);
+    if (job->engine)
+        sluice_models_release(job->server->options.models, job->engine);
     http_release(job->exchange);
     free(job);
 }
 
 /* ---- submission (workers) --------------------------------------------------------------------- */
+
+static bool no_memory(struct api_error *error)
+{
+    return api_fail(error, 503, "server_error", "out_of_memory", "out of memory");
+}
 
 /* One request per prompt. Of several prompts some may be queued when one is refused: the pump then
  * ends those. */
@@ -36,7 +44,7 @@ static bool submit(struct job *job)
     job->parts = calloc(n, sizeof *job->parts);
     job->cut = calloc(job->answer.n_choices, sizeof *job->cut);
     if (!job->parts || !job->cut)
-        return api_fail(&job->problem, 503, "server_error", "out_of_memory", "out of memory");
+        return no_memory(&job->refusal);
     for (size_t i = 0; i < n; i++) {
         sluice_request_options options = call->options;
         sluice_error error;
@@ -51,11 +59,10 @@ static bool submit(struct job *job)
         options.user = job;
         options.report_admission = true;
         options.report_silent = call->stream;
-        if (sluice_submit(server->options.engine, &options, &job->parts[i].request, &error) !=
-            SLUICE_OK) {
-            api_error_from_engine(&error, &job->problem);
-            if (call->prompts && strcmp(job->problem.param, "messages") == 0)
-                snprintf(job->problem.param, sizeof job->problem.param, "prompt");
+        if (sluice_submit(job->engine, &options, &job->parts[i].request, &error) != SLUICE_OK) {
+            api_error_from_engine(&error, &job->refusal);
+            if (call->prompts && strcmp(job->refusal.param, "messages") == 0)
+                memcpy(job->refusal.param, "prompt", sizeof "prompt");
             return false;
         }
         job->parts[i].first_choice = (uint32_t)i * call->n;
@@ -65,36 +72,27 @@ static bool submit(struct job *job)
     return true;
 }
 
-static bool choose_model(struct job *job)
-{
-    struct server *server = job->server;
-    if (server_knows_model(server, job->call.model))
-        return true;
-    api_fail(&job->problem, 404, "invalid_request_error", "model_not_found",
-             "the model '%.128s' is not served here; this server has '%s' (start it with --alias "
-             "NAME, or --alias '*', to let it answer to other names)",
-             job->call.model, server->options.model_name);
-    snprintf(job->problem.param, sizeof job->problem.param, "model");
-    return false;
-}
-
+/* What the client wants and of which model; nothing is asked of an engine yet. */
 static bool understand(struct job *job)
 {
     struct server *server = job->server;
     struct api_call *call = &job->call;
+    struct str body = http_body(job->exchange);
     arena_init(&call->arena, HTTP_BODY_BYTES_MAX * 4);
     call->strict = server->options.strict;
     call->defaults = server->options.defaults;
     call->options.max_tokens = server->options.max_tokens;
-    bool ok = job->dialect->parse(call, http_body(job->exchange), &job->problem);
-    http_drop_body(job->exchange);
-    if (!ok || !choose_model(job))
-        return false;
-    const char *name = call->model[0] ? call->model : server->options.model_name;
+    bool ok = job->utility ? api_model_of(body, call->model, &job->problem)
+                           : job->dialect->parse(call, body, &job->problem);
+    if (!job->utility)
+        http_drop_body(job->exchange);
+    job->model = ok ? names_find(server, call->model, &job->problem) : NULL;
+    if (!job->model || job->utility)
+        return job->model != NULL;
     job->has_answer = true;
-    if (api_answer_init(&job->answer, call, job->dialect, name, server->options.engine))
-        return true;
-    return api_fail(&job->problem, 503, "server_error", "out_of_memory", "out of memory");
+    return api_answer_init(&job->answer, call, job->dialect,
+                           call->model[0] ? call->model : job->model, NULL) ||
+           no_memory(&job->problem);
 }
 
 /* The headers that every answer to a job has. */
@@ -133,26 +131,92 @@ static void list_job(struct job *job)
     server->jobs = job;
     server->n_jobs++;
     pthread_mutex_unlock(&server->jobs_lock);
-    atomic_store(&job->listed, true);
     pump_notify(server);
+}
+
+/* The pump has it from here: the worker must not touch it any more. */
+static void hand_over(struct job *job)
+{
+    struct server *server = job->server;
+    atomic_store(&job->submitted, true);
+    pump_notify(server);
+}
+
+/* Its model is there. */
+static void use_engine(struct job *job)
+{
+    job->answer.engine = job->engine;
+    if (atomic_load(&job->left) || atomic_load(&job->cancelled))
+        ; /* nobody wants it any more */
+    else if (job->utility)
+        job->refused =
+            !job->utility(job->engine, http_body(job->exchange), &job->result, &job->refusal);
+    else
+        job->refused = !submit(job);
+    hand_over(job);
+}
+
+static bool push(struct server *server, struct job *job, bool always);
+
+/* Whatever a model's file is guilty of, it is not this request's fault. */
+static void load_failed(const sluice_error *error, struct api_error *out)
+{
+    if (error->status == SLUICE_ERROR_MEMORY)
+        api_error_from_engine(error, out);
+    else if (error->status == SLUICE_ERROR_CANCELLED)
+        api_fail(out, 503, "server_error", "shutting_down", "the server is shutting down");
+    else
+        api_fail(out, 500, "server_error", "model_load_error", "%s", error->message);
+}
+
+/* From the set's thread, which must not be held up: the model is loaded, or why it is not. */
+static void model_ready(void *context, sluice_engine *engine, const sluice_error *error)
+{
+    struct job *job = context;
+    job->engine = engine;
+    job->loaded_ns = clock_now_ns();
+    job->refused = true;
+    if (!engine)
+        load_failed(error, &job->refusal);
+    else if (push(job->server, job, true))
+        return;
+    else
+        api_fail(&job->refusal, 503, "server_error", "shutting_down",
+                 "the server is shutting down");
+    hand_over(job);
 }
 
 static void serve_job(struct job *job)
 {
+    sluice_error error;
+    sluice_engine *engine;
+    if (job->engine) { /* it waited for its model */
+        job->refused = false;
+        use_engine(job);
+        return;
+    }
     bool ok = understand(job);
     add_headers(job);
     job->status = 200;
-    if (!ok || !submit(job)) {
-        if (job->n_parts == 0) {
-            refuse_job(job);
-            return;
-        }
-        job->failed = true;
-        job->status = job->problem.status;
-        for (size_t i = 0; i < job->n_parts; i++)
-            sluice_request_cancel(job->parts[i].request);
+    if (!ok) {
+        refuse_job(job);
+        return;
     }
     list_job(job);
+    atomic_store(&job->loading_ns, clock_now_ns());
+    sluice_status status = sluice_models_hold(job->server->options.models, job->model, NULL,
+                                              model_ready, job, &engine, &error);
+    if (status == SLUICE_OK && !engine)
+        return; /* model_ready() may have come and gone already */
+    atomic_store(&job->loading_ns, 0);
+    job->engine = engine;
+    job->refused = status != SLUICE_OK;
+    if (job->refused) {
+        api_error_from_engine(&error, &job->refusal);
+        hand_over(job);
+    } else {
+        use_engine(job);
+    }
 }
 
 /* ---- the queue -------------------------------------------------------------------------------- */
@@ -166,7 +230,7 @@ static void *work(void *context)
             pthread_cond_wait(&server->queue_wake, &server->queue_lock);
         struct job *job = server->queue_first;
         if (job) {
-            server->queue_first = job->next;
+            server->queue_first = job->next_queued;
             if (!server->queue_first)
                 server->queue_last = NULL;
             server->queue_length--;
@@ -174,18 +238,19 @@ static void *work(void *context)
         pthread_mutex_unlock(&server->queue_lock);
         if (!job)
             return NULL;
-        job->next = NULL;
         serve_job(job);
     }
 }
 
-static bool push(struct server *server, struct job *job)
+/* always: whatever the length of the queue. */
+static bool push(struct server *server, struct job *job, bool always)
 {
     pthread_mutex_lock(&server->queue_lock);
-    bool room = server->queue_length < WAITING_JOBS_MAX && !server->workers_stop;
+    bool room = (always || server->queue_length < WAITING_JOBS_MAX) && !server->workers_stop;
     if (room) {
+        job->next_queued = NULL;
         if (server->queue_last)
-            server->queue_last->next = job;
+            server->queue_last->next_queued = job;
         else
             server->queue_first = job;
         server->queue_last = job;
@@ -197,18 +262,19 @@ static bool push(struct server *server, struct job *job)
 }
 
 void jobs_enqueue(struct server *server, struct http_exchange *exchange,
-                  const struct api_dialect *dialect)
+                  const struct api_dialect *dialect, utility_fn utility)
 {
     struct api_error error;
     struct job *job = calloc(1, sizeof *job);
     if (!job) {
-        api_fail(&error, 503, "server_error", "out_of_memory", "out of memory");
+        no_memory(&error);
         server_answer_error(exchange, dialect, &error);
         return;
     }
     job->server = server;
     job->exchange = exchange;
-    job->dialect = dialect;
+    job->dialect = dialect ? dialect : &api_openai_chat;
+    job->utility = utility;
     job->received_ns = clock_now_ns();
     job->key = server_key_of(server, exchange);
     snprintf(job->peer, sizeof job->peer, "%s", http_peer(exchange));
@@ -217,7 +283,7 @@ void jobs_enqueue(struct server *server, struct http_exchange *exchange,
     pthread_mutex_lock(&server->jobs_lock);
     http_set_user(exchange, job);
     pthread_mutex_unlock(&server->jobs_lock);
-    if (push(server, job))
+    if (push(server, job, false))
         return;
     api_fail(&job->problem, 503, "server_error", "queue_full",
              "%d requests wait to be read already: try again later", WAITING_JOBS_MAX);
@@ -281,6 +347,12 @@ void jobs_describe(struct server *server, struct buf *out)
         buf_printf(out, "%s{\"id\":\"%s\",\"path\":\"%s\",\"peer\":\"%s\",\"stream\":%s,",
                    job == server->jobs ? "" : ",", job->answer.id, job->path, job->peer,
                    job->call.stream ? "true" : "false");
+        buf_append_cstr(out, "\"model\":");
+        json_write_string(out, str_from(job->model));
+        buf_printf(out, ",\"state\":\"%s\",",
+                   atomic_load(&job->submitted)    ? "submitted"
+                   : atomic_load(&job->loading_ns) ? "loading"
+                                                   : "read");
         buf_printf(out, "\"answers\":%u,\"seconds\":%.3f,\"events\":%u}", job->answer.n_choices,
                    (double)(now - job->received_ns) * 1e-9, atomic_load(&job->n_events));
     }

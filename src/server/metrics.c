@@ -92,13 +92,20 @@ static void write_histogram(struct buf *out, const struct histogram *histogram,
                (unsigned long long)sum, name, histogram->sum, name, (unsigned long long)sum);
 }
 
-/* The engine's own counters. */
-static void write_engine(const sluice_model_info *info, const sluice_stats *s, struct buf *out)
+/* ---- the engines' own counters ---------------------------------------------------------------- */
+
+#define N_ENGINE_VALUES 16
+
+struct engine_value {
+    const char *name, *type, *help;
+    double value;
+};
+
+static void read_engine(const struct metrics_model *model,
+                        struct engine_value values[N_ENGINE_VALUES])
 {
-    const struct {
-        const char *name, *type, *help;
-        double value;
-    } values[] = {
+    const sluice_stats *s = &model->stats;
+    const struct engine_value all[N_ENGINE_VALUES] = {
         {"sluice_sequences_running", "gauge", "Answers in the batch.", s->running},
         {"sluice_sequences_waiting", "gauge", "Answers in the queue.", s->waiting},
         {"sluice_kv_pages", "gauge", "KV pages of the pool.", s->pages_total},
@@ -115,16 +122,49 @@ static void write_engine(const sluice_model_info *info, const sluice_stats *s, s
         {"sluice_step_seconds_total", "counter", "Time spent in forward passes.", s->step_seconds},
         {"sluice_bytes_read_total", "counter", "Weights and KV read by forward passes.",
          (double)s->bytes_read},
-        {"sluice_kv_pool_bytes", "gauge", "Size of the KV page pool.", (double)info->kv_bytes},
+        {"sluice_bytes_per_second", "gauge", "Weights and KV read, per second of forward passes.",
+         s->step_seconds > 0 ? (double)s->bytes_read / s->step_seconds : 0.0},
+        {"sluice_kv_pool_bytes", "gauge", "Size of the KV page pool.",
+         (double)model->info.kv_bytes},
         {"sluice_weight_bytes", "gauge", "Size of the model's weights.",
-         (double)info->weight_bytes},
+         (double)model->info.weight_bytes},
+        {"sluice_load_seconds", "gauge", "How long the model took to load.",
+         model->info.load_seconds},
     };
-    for (size_t i = 0; i < sizeof values / sizeof *values; i++)
-        write_value(out, values[i].name, values[i].type, values[i].help, values[i].value);
+    memcpy(values, all, sizeof all);
 }
 
-void metrics_write(struct metrics *metrics, size_t jobs, const sluice_model_info *info,
-                   const sluice_stats *stats, struct buf *out)
+/* A label's value: no bare quote, backslash or line end. */
+static void write_label(struct buf *out, const char *text)
+{
+    for (; *text; text++) {
+        if (*text == '"' || *text == '\\')
+            buf_append_char(out, '\\');
+        if (*text == '\n')
+            buf_append_cstr(out, "\\n");
+        else
+            buf_append_char(out, *text);
+    }
+}
+
+/* By name, then by model: the values of one name must stand together. */
+static void write_engines(const struct metrics_model *models, size_t n, struct buf *out)
+{
+    for (size_t i = 0; n && i < N_ENGINE_VALUES; i++)
+        for (size_t j = 0; j < n; j++) {
+            struct engine_value values[N_ENGINE_VALUES];
+            read_engine(&models[j], values);
+            const struct engine_value *v = &values[i];
+            if (j == 0)
+                write_head(out, v->name, v->type, v->help);
+            buf_printf(out, "%s{model=\"", v->name);
+            write_label(out, models[j].name);
+            buf_printf(out, "\"} %.17g\n", v->value);
+        }
+}
+
+void metrics_write(struct metrics *metrics, size_t jobs, const struct metrics_model *models,
+                   size_t n_models, struct buf *out)
 {
     static const char *const outcomes[] = {"ok", "refused", "failed", "cancelled"};
     pthread_mutex_lock(&metrics->lock);
@@ -142,7 +182,8 @@ void metrics_write(struct metrics *metrics, size_t jobs, const sluice_model_info
                 "Tokens of prompts that were not computed again.", (double)m.cached_tokens);
     write_value(out, "sluice_output_tokens_total", "counter", "Tokens generated.",
                 (double)m.output_tokens);
-    write_engine(info, stats, out);
+    write_value(out, "sluice_models_loaded", "gauge", "Models in memory.", (double)n_models);
+    write_engines(models, n_models, out);
     write_histogram(out, &m.first_token, latency_bounds, "sluice_time_to_first_token_seconds",
                     "From the request's last byte to the first token.");
     write_histogram(out, &m.inter_token, gap_bounds, "sluice_inter_token_seconds",

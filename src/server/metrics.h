@@ -26,6 +26,13 @@ struct metrics {
     struct histogram first_token, inter_token, queue, request;
 };
 
+/* A loaded model. Its counters begin at 0 whenever it is loaded. */
+struct metrics_model {
+    const char *name;
+    sluice_model_info info;
+    sluice_stats stats;
+};
+
 void metrics_init(struct metrics *metrics);
 void metrics_release(struct metrics *metrics);
 void metrics_outcome(struct metrics *metrics, enum request_outcome outcome, double seconds);
@@ -34,7 +41,7 @@ void metrics_first_token(struct metrics *metrics, double seconds);
 void metrics_gap(struct metrics *metrics, double seconds);
 void metrics_queue(struct metrics *metrics, double seconds);
 /* Appends the exposition. `jobs`: requests in work now. */
-void metrics_write(struct metrics *metrics, size_t jobs, const sluice_model_info *info,
-                   const sluice_stats *stats, struct buf *out);
+void metrics_write(struct metrics *metrics, size_t jobs, const struct metrics_model *models,
+                   size_t n_models, struct buf *out);
 
 #endif

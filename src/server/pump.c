@@ -25,6 +25,8 @@ static double seconds_since(uint64_t from, uint64_t now)
 
 static void cancel_parts(struct job *job)
 {
+    if (!atomic_load(&job->submitted))
+        return;
     for (size_t i = 0; i < job->n_parts; i++)
         if (job->parts[i].request)
             sluice_request_cancel(job->parts[i].request);
@@ -74,6 +76,8 @@ static void part_over(struct job *job, struct job_part *part, const sluice_event
         struct api_error problem;
         api_error_from_engine(&event->error, &problem);
         fail_job(job, &problem);
+        if (event->error.status == SLUICE_ERROR_MODEL) /* the next one gets it from its file anew */
+            sluice_models_unload(job->server->options.models, job->model, NULL);
     }
     sluice_request_free(part->request);
     part->request = NULL;
@@ -153,27 +157,60 @@ static void check_cancelled(struct job *job)
     }
 }
 
+static bool longer_ago(uint64_t from, uint64_t now, uint64_t most)
+{
+    return now > from && now - from > most;
+}
+
+/* Headers that are due leave, and after a silent second a comment. */
+static void keep_alive(struct job *job, bool due, struct buf *out, uint64_t now)
+{
+    if (job->call.stream && !job->begun && !job->failed && due)
+        begin_stream(job, out);
+    else if (job->begun && !job->failed && out->len == 0 &&
+             longer_ago(job->sent_ns, now, KEEP_ALIVE_NS))
+        buf_append_cstr(out, job->dialect->keep_alive);
+}
+
+static void send_out(struct job *job, const struct buf *out, uint64_t now)
+{
+    if (!job->begun || out->len == 0)
+        return;
+    http_stream_write(job->exchange, buf_str(out));
+    job->sent_ns = now;
+}
+
+/* One that waits for its model. Over when nobody wants it any more and it stands in no queue: else
+ * whoever has it hands it over soon. */
+static bool await_model(struct job *job, struct buf *out, uint64_t now)
+{
+    uint64_t since = atomic_load(&job->loading_ns);
+    keep_alive(job, since && longer_ago(since, now, PATIENCE_NS), out, now);
+    send_out(job, out, now);
+    return job->failed && since &&
+           sluice_models_abandon(job->server->options.models, job->model, job);
+}
+
 /* Takes what the job's requests have, as long as the client keeps up. *more: look again soon. True
  * when the job is over. */
 static bool advance(struct job *job, struct buf *out, uint64_t now, bool *more)
 {
     check_cancelled(job);
-    job->behind =
-        job->begun && !job->failed && http_stream_pending(job->exchange) > STREAM_BYTES_MAX;
     buf_clear(out);
     *more = false;
-    if (job->call.stream && !job->begun && !job->failed && now > job->received_ns &&
-        now - job->received_ns > PATIENCE_NS)
-        begin_stream(job, out);
+    if (!atomic_load(&job->submitted))
+        return await_model(job, out, now);
+    if (job->refused)
+        fail_job(job, &job->refusal);
+    if (job->failed)
+        cancel_parts(job);
+    job->behind =
+        job->begun && !job->failed && http_stream_pending(job->exchange) > STREAM_BYTES_MAX;
+    if (!job->behind && longer_ago(job->received_ns, now, PATIENCE_NS))
+        keep_alive(job, !job->begun, out, now);
     for (size_t i = 0; i < job->n_parts && !job->behind; i++)
         *more = drain_part(job, &job->parts[i], out) || *more;
-    if (job->begun && !job->failed && out->len == 0 && now > job->sent_ns &&
-        now - job->sent_ns >= KEEP_ALIVE_NS)
-        buf_append_cstr(out, job->dialect->keep_alive);
-    if (job->begun && out->len) {
-        http_stream_write(job->exchange, buf_str(out));
-        job->sent_ns = now;
-    }
+    send_out(job, out, now);
     return job->n_over == job->n_parts;
 }
 
@@ -191,6 +228,9 @@ static void finish_answer(struct job *job, struct buf *out)
         http_stream_end(job->exchange, true);
     } else if (job->failed) {
         server_answer_error(job->exchange, job->dialect, &job->problem);
+    } else if (job->utility) {
+        http_answer(job->exchange, job->result.failed ? 500 : 200, "application/json",
+                    buf_str(&job->result));
     } else {
         job->dialect->body(&job->answer, out);
         http_answer(job->exchange, 200, "application/json", buf_str(out));
@@ -205,23 +245,29 @@ static void report(struct job *job, uint64_t now)
                                    : job->problem.status < 500 ? OUTCOME_REFUSED
                                                                : OUTCOME_FAILED;
     char first[32] = "-";
+    char model[64] = "";
     if (job->first_ns)
         snprintf(first, sizeof first, "%.0f ms",
                  seconds_since(job->received_ns, job->first_ns) * 1e3);
+    if (job->loaded_ns)
+        snprintf(model, sizeof model, ", %.2f s for the model to load",
+                 seconds_since(job->received_ns, job->loaded_ns));
     metrics_usage(&job->server->metrics, answer->prompt_tokens, answer->cached_tokens,
                   answer->output_tokens);
     metrics_outcome(&job->server->metrics, outcome, seconds_since(job->received_ns, now));
-    log_info(
-        "%s %s %u %s: %u prompt tokens, %u cached, first token %s, %u output tokens, %.2f s%s%s",
-        job->peer, job->path, job->status, answer->id, answer->prompt_tokens, answer->cached_tokens,
-        first, answer->output_tokens, seconds_since(job->received_ns, now), job->failed ? ": " : "",
-        job->failed ? job->problem.message : "");
+    log_info("%s %s %u %s %s: %u prompt tokens, %u cached, first token %s, %u output tokens, %.2f "
+             "s%s%s%s",
+             job->peer, job->path, job->status, job->model, answer->id, answer->prompt_tokens,
+             answer->cached_tokens, first, answer->output_tokens,
+             seconds_since(job->received_ns, now), model, job->failed ? ": " : "",
+             job->failed ? job->problem.message : "");
 }
 
 static void end_job(struct server *server, struct job *job)
 {
     finish_answer(job, &server->scratch);
-    report(job, clock_now_ns());
+    if (!job->utility)
+        report(job, clock_now_ns());
     pthread_mutex_lock(&server->jobs_lock);
     if (job->previous)
         job->previous->next = job->next;
@@ -258,12 +304,14 @@ struct news {
     bool events, scan, abort, stop;
 };
 
-/* Waits for news, at most for a tick while there are jobs. A tick is a reason to scan. */
-static struct news wait_for_news(struct server *server, bool jobs, bool at_once)
+/* Waits for news, while there are jobs at most until the next tick, which is a reason to scan: also
+ * where one job's events never let the wait run out. */
+static struct news wait_for_news(struct server *server, bool jobs, bool at_once, uint64_t *tick_ns)
 {
     struct timespec until;
+    uint64_t now = clock_now_ns();
     clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += TICK_MS * 1000000L;
+    until.tv_nsec += now < *tick_ns ? (long)(*tick_ns - now) : 0; /* less than a second */
     if (until.tv_nsec >= 1000000000) {
         until.tv_nsec -= 1000000000;
         until.tv_sec++;
@@ -274,10 +322,13 @@ static struct news wait_for_news(struct server *server, bool jobs, bool at_once)
            result != ETIMEDOUT)
         result = jobs ? pthread_cond_timedwait(&server->pump_wake, &server->pump_lock, &until)
                       : pthread_cond_wait(&server->pump_wake, &server->pump_lock);
-    struct news news = {server->pump_events, server->pump_scan || result == ETIMEDOUT,
+    now = clock_now_ns();
+    struct news news = {server->pump_events, server->pump_scan || now >= *tick_ns,
                         server->pump_abort, server->pump_stop};
     server->pump_events = server->pump_scan = false;
     pthread_mutex_unlock(&server->pump_lock);
+    if (news.scan)
+        *tick_ns = now + TICK_MS * 1000000u;
     return news;
 }
 
@@ -291,8 +342,8 @@ static void mark_ready(struct job *job, struct job **list)
 }
 
 /* Requests that the engine listed, as their jobs: a job may end while a request of it is still in
- * the batch, so all are looked up before any is advanced. One that no worker has listed yet is
- * scanned when it is. */
+ * the batch, so all are looked up before any is advanced. One that no worker has handed over
+ * yet is scanned when it is. */
 static void collect_events(struct server *server, struct job **list)
 {
     sluice_request *batch[256];
@@ -301,7 +352,7 @@ static void collect_events(struct server *server, struct job **list)
         n = sluice_wakeups_take(server->wakeups, batch, sizeof batch / sizeof *batch);
         for (size_t i = 0; i < n; i++) {
             struct job *job = sluice_request_user(batch[i]);
-            if (atomic_load(&job->listed))
+            if (atomic_load(&job->submitted))
                 mark_ready(job, list);
         }
     } while (n == sizeof batch / sizeof *batch);
@@ -327,8 +378,10 @@ static void *pump_run(void *context)
 {
     struct server *server = context;
     struct job *ready = NULL;
+    uint64_t tick_ns = 0;
     for (;;) {
-        struct news news = wait_for_news(server, first_job(server) != NULL, ready != NULL);
+        struct news news =
+            wait_for_news(server, first_job(server) != NULL, ready != NULL, &tick_ns);
         if (news.events)
             collect_events(server, &ready);
         for (struct job *job = news.scan || news.abort ? first_job(server) : NULL; job;

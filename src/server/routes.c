@@ -17,26 +17,27 @@ typedef void (*view_fn)(struct server *, struct http_exchange *);
 
 struct route {
     const char *method;
-    const char *path; /* a trailing * matches the rest */
-    view_fn view;     /* or */
-    const struct api_dialect *dialect;
+    const char *path;                  /* a trailing * matches the rest */
+    view_fn view;                      /* or */
+    const struct api_dialect *dialect; /* or */
+    utility_fn utility;
     bool open; /* needs no key */
 };
 
 static const struct route routes[] = {
-    {"GET", "/health", view_health, NULL, true},
-    {"GET", "/ready", view_ready, NULL, true},
-    {"GET", "/metrics", view_metrics, NULL, false},
-    {"GET", "/status", view_status, NULL, false},
-    {"GET", "/v1/models", view_models, NULL, false},
-    {"GET", "/v1/models/*", view_model, NULL, false},
-    {"POST", "/v1/chat/completions", NULL, &api_openai_chat, false},
-    {"POST", "/v1/completions", NULL, &api_openai_completions, false},
-    {"POST", "/v1/requests/*", view_cancel, NULL, false},
-    {"POST", "/v1/embeddings", NULL, &api_openai_embeddings, false},
-    {"POST", "/apply-template", view_template, NULL, false},
-    {"POST", "/tokenize", view_tokenize, NULL, false},
-    {"POST", "/detokenize", view_detokenize, NULL, false},
+    {"GET", "/health", view_health, NULL, NULL, true},
+    {"GET", "/ready", view_ready, NULL, NULL, true},
+    {"GET", "/metrics", view_metrics, NULL, NULL, false},
+    {"GET", "/status", view_status, NULL, NULL, false},
+    {"GET", "/v1/models", view_models, NULL, NULL, false},
+    {"GET", "/v1/models/*", view_model, NULL, NULL, false},
+    {"POST", "/v1/chat/completions", NULL, &api_openai_chat, NULL, false},
+    {"POST", "/v1/completions", NULL, &api_openai_completions, NULL, false},
+    {"POST", "/v1/requests/*", view_cancel, NULL, NULL, false},
+    {"POST", "/v1/embeddings", NULL, &api_openai_embeddings, NULL, false},
+    {"POST", "/apply-template", NULL, NULL, api_apply_template, false},
+    {"POST", "/tokenize", NULL, NULL, api_tokenize, false},
+    {"POST", "/detokenize", NULL, NULL, api_detokenize, false},
 };
 #define N_ROUTES (sizeof routes / sizeof *routes)
 
@@ -289,10 +290,10 @@ static void on_request(void *context, struct http_exchange *exchange)
     char allow[64];
     const struct route *route =
         find_route(http_method(exchange), http_path(exchange), allow, sizeof allow);
-    if (route->dialect)
-        jobs_enqueue(context, exchange, route->dialect);
-    else
+    if (route->view)
         route->view(context, exchange);
+    else
+        jobs_enqueue(context, exchange, route->dialect, route->utility);
 }
 
 static void on_left(void *context, struct http_exchange *exchange)

@@ -9,18 +9,6 @@
 #include "base/log.h"
 #include "server/internal.h"
 
-bool server_knows_model(const struct server *server, const char *name)
-{
-    if (!*name || strcmp(name, server->options.model_name) == 0 ||
-        strcmp(name, server->info.name) == 0)
-        return true;
-    for (size_t i = 0; i < server->options.n_aliases; i++)
-        if (strcmp(server->options.aliases[i], name) == 0 ||
-            strcmp(server->options.aliases[i], "*") == 0)
-            return true;
-    return false;
-}
-
 enum status server_start(const struct server_options *options, struct server **out,
                          struct error *err)
 {
@@ -30,14 +18,15 @@ enum status server_start(const struct server_options *options, struct server **o
         return error_set(err, STATUS_MEMORY, "out of memory for the server");
     server->options = *options;
     server->started = (int64_t)time(NULL);
-    sluice_engine_info(options->engine, &server->info);
     metrics_init(&server->metrics);
     pthread_mutex_init(&server->queue_lock, NULL);
     pthread_cond_init(&server->queue_wake, NULL);
     pthread_mutex_init(&server->jobs_lock, NULL);
     pthread_mutex_init(&server->pump_lock, NULL);
     pthread_cond_init(&server->pump_wake, NULL);
-    enum status status = jobs_start(server, err);
+    enum status status = names_read(server, err);
+    if (status == STATUS_OK)
+        status = jobs_start(server, err);
     if (status == STATUS_OK) {
         const struct http_options http = {.callbacks = server_callbacks, .context = server};
         status =
@@ -79,5 +68,6 @@ void server_stop(struct server *server)
     pthread_cond_destroy(&server->pump_wake);
     pthread_mutex_destroy(&server->pump_lock);
     pthread_mutex_destroy(&server->jobs_lock);
+    free(server->served);
     free(server);
 }

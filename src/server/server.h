@@ -1,10 +1,14 @@
 /*
- * sluice serve: one engine behind HTTP.
+ * sluice serve: a set of models behind HTTP.
  *
  *   transport (http.h) --headers--> routes.c: may this request be made at all?
- *                      --body-----> jobs.c: a worker parses and submits; the pump thread takes the
- *                                   engine's events, has the dialect format them, and feeds the
- *                                   exchange; views.c answers what needs no engine
+ *                      --body-----> jobs.c: a worker parses, holds the model (names.c) and submits;
+ *                                   the pump thread takes the engines' events, has the dialect
+ *                                   format them, and feeds the exchange; views.c answers what needs
+ *                                   no engine
+ *
+ * A job whose model is not loaded is given to the pump at once, which keeps its stream alive, and
+ * comes back to a worker when the model is there.
  *
  * Threads: the transport's (one per address, and its watcher), a few workers, one pump. None of them
  * waits for another: the workers' queue and the list of jobs are all that they share.
@@ -16,15 +20,19 @@
 #include "server/http.h"
 #include "sluice.h"
 
-#define SERVER_NAMES_MAX 64
-
 struct server;
+
+/* A further name of a model; "*" takes every name that nothing else has. */
+struct server_alias {
+    const char *name;
+    const char *model; /* NULL: the default one */
+};
 
 /* Everything is borrowed until server_stop(). */
 struct server_options {
-    sluice_engine *engine;
-    const char *model_name;     /* what clients see; also answers to the model's own name */
-    const char *const *aliases; /* [n_aliases]; "*" takes every name */
+    sluice_models *models;  /* all that is served; none is added while the server runs */
+    const char *model_name; /* of them, for requests that name none */
+    const struct server_alias *aliases; /* [n_aliases] */
     size_t n_aliases;
     const struct http_address *addresses; /* bound; become the server's */
     size_t n_addresses;

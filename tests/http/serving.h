@@ -6,10 +6,11 @@
 #include "fixture.h"
 #include "server/server.h"
 
-static sluice_engine *serving_engine;
+static sluice_models *serving_models;
+static sluice_engine *serving_engine; /* of pebble, held */
 static struct server *serving;
 
-/* options: may be NULL; engine, model name and address are filled in. */
+/* options: may be NULL; models, model name and address are filled in. */
 static inline int serving_start(const struct server_options *options)
 {
     static struct http_address address;
@@ -19,7 +20,7 @@ static inline int serving_start(const struct server_options *options)
         fprintf(stderr, "%s\n", err.message);
         return 1;
     }
-    all.engine = serving_engine;
+    all.models = serving_models;
     all.model_name = "pebble";
     all.addresses = &address;
     all.n_addresses = 1;
@@ -37,19 +38,48 @@ static inline void serving_stop(void)
     serving = NULL;
 }
 
-static inline int serving_open(uint32_t sequences, uint32_t context)
+static inline int serving_fail(const sluice_error *error)
+{
+    fprintf(stderr, "%s\n", error->message);
+    return 1;
+}
+
+/* A set with the demo model as "pebble", not loaded. */
+static inline int serving_create(const sluice_models_options *options)
 {
     sluice_error error;
-    sluice_engine_options options = {
-        .model = fixture_path("models/pebble/pebble-q8_0.gguf"),
-        .n_threads = 2,
-        .max_sequences = sequences,
-        .n_context = context,
+    if (sluice_models_create(options, &serving_models, &error) != SLUICE_OK ||
+        sluice_models_add(serving_models, "pebble", fixture_path("models/pebble/pebble-q8_0.gguf"),
+                          &error) != SLUICE_OK)
+        return serving_fail(&error);
+    return 0;
+}
+
+static inline int serving_hold(void)
+{
+    sluice_error error;
+    return sluice_models_hold(serving_models, "pebble", NULL, NULL, NULL, &serving_engine,
+                              &error) == SLUICE_OK
+               ? 0
+               : serving_fail(&error);
+}
+
+static inline int serving_open(uint32_t sequences, uint32_t context)
+{
+    sluice_models_options options = {
+        .engine = {.n_threads = 2, .max_sequences = sequences, .n_context = context},
+        .keep_alive_ms = -1,
     };
-    if (sluice_engine_open(&options, &serving_engine, &error) == SLUICE_OK)
-        return 0;
-    fprintf(stderr, "%s\n", error.message);
-    return 1;
+    return serving_create(&options) || serving_hold();
+}
+
+static inline void serving_close(void)
+{
+    if (serving_engine)
+        sluice_models_release(serving_models, serving_engine);
+    serving_engine = NULL;
+    sluice_models_close(serving_models);
+    serving_models = NULL;
 }
 
 #endif

@@ -19,7 +19,7 @@ static int teardown(void **state)
 {
     (void)state;
     serving_stop();
-    sluice_engine_close(serving_engine);
+    serving_close();
     return 0;
 }
 
@@ -552,7 +552,7 @@ static void keys_guard_everything_but_health(void **state)
 static void strict_and_aliases(void **state)
 {
     (void)state;
-    static const char *const names[] = {"gpt-4o"};
+    static const struct server_alias names[] = {{"gpt-4o", NULL}};
     restart(&(struct server_options){.strict = true, .aliases = names, .n_aliases = 1});
     json_t *root = call(CHAT, "{" HELLO ",\"frobnicate\":1}", 400);
     assert_string_equal(text_at(json_object_get(root, "error"), "param"), "frobnicate");
@@ -561,7 +561,7 @@ static void strict_and_aliases(void **state)
     assert_string_equal(text_at(root, "model"), "gpt-4o");
     json_decref(root);
     json_decref(call(CHAT, "{" HELLO ",\"model\":\"gpt-5\"}", 404));
-    static const char *const any[] = {"*"};
+    static const struct server_alias any[] = {{"*", "pebble"}};
     restart(&(struct server_options){.aliases = any, .n_aliases = 1});
     json_decref(call(CHAT, "{" HELLO ",\"model\":\"gpt-5\",\"max_tokens\":1}", 200));
     restart(NULL);
@@ -599,6 +599,33 @@ static size_t running(void)
     json_decref(root);
     answer_release(&answer);
     return n;
+}
+
+/* However busy the others keep the server: a stream that waits has its headers soon, then comments. */
+static void a_queued_stream_is_kept_alive(void **state)
+{
+    (void)state;
+    enum { BUSY = 8 }; /* as many as the engine runs */
+    struct buf texts[BUSY] = {0}, waiting = {0};
+    int fds[BUSY];
+    for (size_t i = 0; i < BUSY; i++)
+        fds[i] = endless_stream(&texts[i]);
+    int fd = client_connect();
+    static const char request[] =
+        "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 56\r\n\r\n"
+        "{\"prompt\":\"A fox\",\"stream\":true,\"max_tokens\":2,\"n\":1}   ";
+    client_send_text(fd, request);
+    assert_true(client_read_until(fd, &waiting, "\r\n\r\n", 1000));
+    assert_null(strstr(waiting.data, "\"text\""));
+    assert_true(client_read_until(fd, &waiting, ": waiting", 2500));
+    assert_null(strstr(waiting.data, "\"text\""));
+    for (size_t i = 0; i < BUSY; i++) {
+        close(fds[i]);
+        buf_release(&texts[i]);
+    }
+    assert_true(client_read_until(fd, &waiting, "[DONE]", 10000));
+    close(fd);
+    buf_release(&waiting);
 }
 
 static void a_leaving_client_frees_its_place(void **state)
@@ -708,6 +735,7 @@ int main(void)
         cmocka_unit_test(foreign_pages_are_kept_out),
         cmocka_unit_test(keys_guard_everything_but_health),
         cmocka_unit_test(strict_and_aliases),
+        cmocka_unit_test(a_queued_stream_is_kept_alive),
         cmocka_unit_test(a_leaving_client_frees_its_place),
         cmocka_unit_test(a_request_can_be_cancelled_by_id),
         cmocka_unit_test(a_drain_lets_streams_end),

@@ -31,7 +31,7 @@ static int teardown(void **state)
 {
     (void)state;
     serving_stop();
-    sluice_engine_close(serving_engine);
+    serving_close();
     return 0;
 }
 

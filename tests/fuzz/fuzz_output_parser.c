@@ -63,11 +63,47 @@ static struct recorded parse(const struct output_style *style, bool opens, struc
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const char *const templates[] = {"", "<think>", "<tool_call>", "<think><tool_call>"};
+    /* The signs of every style; the first is the plain one. */
+    static const char *const templates[] = {
+        "",
+        "<think>",
+        "<tool_call>",
+        "<think><tool_call>",
+        "<think><tool_call><arg_key>",
+        "<|channel|><|message|>",
+        "<atem:function_calls>",
+        ">>>${recipient}",
+        "start_tag => `<function`",
+        "\xef\xbd\x9c"
+        "DSML\xef\xbd\x9c function_calls>",
+        "<think><\xef\xbd\x9ctool\xe2\x96\x81"
+        "calls\xe2\x96\x81"
+        "begin\xef\xbd\x9c>",
+        "<|open|><|sep|>",
+        "<|tool_calls_section_begin|>",
+        "[TOOL_CALLS][THINK]",
+        "]<]minimax[>[",
+        "<minimax:tool_call>",
+        "<|START_ACTION|>",
+        "directly-answer ```json",
+        "<|tools_prefix|>",
+        "[BEGIN FINAL RESPONSE]<tool_calls>",
+        "<tool_calls{}>:opensource",
+        "<|tool_call:begin|>",
+        "<|function_call|>",
+        "<|tool_call>call:",
+        "<function name=\"function-name\">",
+        "<|tool_list_start|>",
+        "functools[",
+        "<|tool_call|>",
+        "\"name\": function name, \"parameters\"",
+    };
+    enum { N_TEMPLATES = sizeof templates / sizeof *templates };
     if (size < 2)
         return 0;
-    const struct output_style *style = output_style_detect(str_from(templates[data[0] & 3]));
-    bool opens = data[0] & 4;
+    size_t which = (data[0] >> 1) % N_TEMPLATES;
+    const struct output_style *style = output_style_detect(str_from(templates[which]));
+    bool opens = data[0] & 1;
     struct str text = {(const char *)data + 2, size - 2};
     struct recorded whole = parse(style, opens, text, 0, text.len);
     struct recorded two = parse(style, opens, text, data[1] % (text.len + 1), text.len);
@@ -75,7 +111,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (!str_eq(buf_str(&whole.text), buf_str(&two.text)) ||
         !str_eq(buf_str(&whole.text), buf_str(&bytes.text)))
         abort();
-    if ((data[0] & 3) == 0 && whole.bytes != text.len)
+    if (which == 0 && whole.bytes != text.len)
         abort();
     buf_release(&whole.text);
     buf_release(&two.text);

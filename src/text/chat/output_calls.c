@@ -8,20 +8,8 @@
 #include <stdlib.h>
 
 #include "base/json.h"
+#include "text/chat/output_scan.h"
 #include "text/chat/output_style.h"
-
-#define CALL_DEPTH 64
-
-static struct str trimmed(struct str s)
-{
-    while (s.len && isspace((unsigned char)s.data[0])) {
-        s.data++;
-        s.len--;
-    }
-    while (s.len && isspace((unsigned char)s.data[s.len - 1]))
-        s.len--;
-    return s;
-}
 
 /* ---- {"name": ..., "arguments": {...}} ------------------------------------------------------ */
 
@@ -66,7 +54,7 @@ static struct str member_text(struct str object, const char *key)
         size_t begin = end + 1 < object.len ? end + 1 : object.len;
         at = value_end(object, begin);
         if (str_eq_cstr(name, key))
-            return trimmed((struct str){object.data + begin, at - begin});
+            return scan_trimmed((struct str){object.data + begin, at - begin});
     }
     return (struct str){0};
 }
@@ -99,7 +87,7 @@ static bool put_arguments(struct str body, const json_t *object, struct buf *out
     /* Some models write the arguments as a string of JSON. */
     struct str inner = {json_string_value(value), json_string_length(value)};
     json_t *parsed = NULL;
-    bool ok = json_parse(inner, CALL_DEPTH, "arguments", &parsed, NULL) == STATUS_OK &&
+    bool ok = json_parse(inner, SCAN_DEPTH, "arguments", &parsed, NULL) == STATUS_OK &&
               json_is_object(parsed);
     json_decref(parsed);
     if (ok)
@@ -111,10 +99,12 @@ static bool put_arguments(struct str body, const json_t *object, struct buf *out
 static bool read_object(struct str body, struct output_call *call)
 {
     json_t *object = NULL;
-    body = trimmed(body);
-    if (json_parse(body, CALL_DEPTH, "tool call", &object, NULL) != STATUS_OK)
+    body = scan_trimmed(body);
+    if (json_parse(body, SCAN_DEPTH, "tool call", &object, NULL) != STATUS_OK)
         return false;
     const json_t *name = json_object_get(object, "name");
+    if (!name) /* Command R */
+        name = json_object_get(object, "tool_name");
     bool ok = json_is_string(name) && json_string_length(name) > 0;
     if (ok)
         buf_append(&call->name, json_string_value(name), json_string_length(name));
@@ -125,16 +115,8 @@ static bool read_object(struct str body, struct output_call *call)
 
 bool output_style_is_json(struct str body)
 {
-    body = trimmed(body);
+    body = scan_trimmed(body);
     return body.len && (body.data[0] == '{' || body.data[0] == '[');
-}
-
-/* The place behind white space, commas, semicolons and the brackets of a list. */
-static size_t skip_between(struct str body, size_t at, const char *also)
-{
-    while (at < body.len && (isspace((unsigned char)body.data[at]) || strchr(also, body.data[at])))
-        at++;
-    return at;
 }
 
 /* End of the object that begins at `at`; SIZE_MAX: it has none. */
@@ -159,103 +141,83 @@ static size_t object_end(struct str body, size_t at)
 size_t output_read_json(struct str body, size_t at, struct output_call *call)
 {
     /* A list opens before its first call and closes behind its last; what is between is checked. */
-    bool list = output_style_is_json(body) && trimmed(body).data[0] == '[';
-    size_t begin = skip_between(body, at, at == 0 ? "[" : ",;");
+    bool list = output_style_is_json(body) && scan_trimmed(body).data[0] == '[';
+    size_t begin = scan_skip(body, at, at == 0 ? "[" : ",;");
     if (begin >= body.len || body.data[begin] != '{')
         return SIZE_MAX;
     size_t end = object_end(body, begin);
     if (end == SIZE_MAX || !read_object((struct str){body.data + begin, end - begin}, call))
         return SIZE_MAX;
-    size_t next = skip_between(body, end, "");
+    size_t next = scan_skip(body, end, "");
     if (list && next < body.len && body.data[next] == ']')
-        return skip_between(body, next + 1, "") == body.len ? body.len : SIZE_MAX;
+        return scan_skip(body, next + 1, "") == body.len ? body.len : SIZE_MAX;
     return list && next == body.len ? SIZE_MAX : next;
 }
 
-/* ---- text between marks --------------------------------------------------------------------- */
-
-struct scan {
-    struct str body;
-    size_t at;
-};
-
-/* Moves behind `mark` and gives what stood before it. */
-static bool take_until(struct scan *scan, const char *mark, struct str *out)
+size_t output_read_functools(struct str body, size_t at, struct output_call *call)
 {
-    size_t end = str_find(scan->body, str_from(mark), scan->at);
-    if (end == SIZE_MAX)
-        return false;
-    *out = (struct str){scan->body.data + scan->at, end - scan->at};
-    scan->at = end + strlen(mark);
-    return true;
+    struct str list = scan_trimmed(body);
+    if (list.len < 1 || list.data[list.len - 1] != ']' || list.data[0] != '{')
+        return SIZE_MAX;
+    size_t before = (size_t)(list.data - body.data);
+    struct str inside = {body.data, before + list.len - 1};
+    size_t next = output_read_json(inside, at, call);
+    return next == inside.len ? body.len : next;
 }
 
-static bool next_is(struct scan *scan, const char *mark)
+/* The next object of a list; *end: where it ends. */
+static bool next_object(struct str body, size_t at, struct str *object, size_t *end)
 {
-    size_t at = skip_between(scan->body, scan->at, "");
-    struct str rest = {scan->body.data + at, scan->body.len - at};
-    if (!str_starts(rest, str_from(mark)))
-        return false;
-    scan->at = at + strlen(mark);
-    return true;
+    size_t begin = scan_skip(body, at, at == 0 ? "[" : ",");
+    *end = begin < body.len && body.data[begin] == '{' ? object_end(body, begin) : SIZE_MAX;
+    *object = (struct str){body.data + begin, *end - begin};
+    return *end != SIZE_MAX;
 }
 
-/* ,"key":value with the value's type guessed. */
-static void put_member(struct buf *out, struct str key, struct str value)
+size_t output_read_keyed(struct str body, size_t at, struct output_call *call)
 {
-    json_t *parsed = NULL;
-    bool json = json_parse(trimmed(value), CALL_DEPTH, "value", &parsed, NULL) == STATUS_OK &&
-                !json_is_string(parsed);
-    json_t *name = json_stringn(key.data ? key.data : "", key.len);
-    json_t *plain = json ? NULL : json_stringn(value.data ? value.data : "", value.len);
-    char *name_text = json_dumps(name, JSON_ENCODE_ANY);
-    char *value_text = plain ? json_dumps(plain, JSON_ENCODE_ANY) : NULL;
-    if (out->len > 1)
-        buf_append_cstr(out, ", ");
-    buf_append_cstr(out, name_text ? name_text : "\"\"");
-    buf_append_cstr(out, ": ");
-    if (json)
-        buf_append_str(out, trimmed(value));
-    else
-        buf_append_cstr(out, value_text ? value_text : "\"\"");
-    out->failed |= !name_text || (!json && !value_text);
-    free(name_text);
-    free(value_text);
-    json_decref(name);
-    json_decref(plain);
-    json_decref(parsed);
-}
-
-/* One line end at each side is layout. */
-static struct str unwrapped(struct str value)
-{
-    if (value.len && value.data[0] == '\n') {
-        value.data++;
-        value.len--;
+    struct str text;
+    size_t end;
+    json_t *object = NULL;
+    if (!next_object(body, at, &text, &end) ||
+        json_parse(text, SCAN_DEPTH, "tool call", &object, NULL) != STATUS_OK)
+        return SIZE_MAX;
+    const char *name = json_object_iter_key(json_object_iter(object));
+    const json_t *arguments = name ? json_object_get(object, name) : NULL;
+    bool ok = json_object_size(object) == 1 && json_is_object(arguments);
+    if (ok) {
+        buf_append_cstr(&call->name, name);
+        ok = put_object(member_text(text, name), arguments, &call->arguments);
     }
-    if (value.len && value.data[value.len - 1] == '\n')
-        value.len--;
-    return value;
+    json_decref(object);
+    size_t next = scan_skip(body, end, "");
+    if (!ok || next >= body.len)
+        return SIZE_MAX;
+    if (body.data[next] != ']')
+        return next;
+    return scan_skip(body, next + 1, "") == body.len ? body.len : SIZE_MAX;
 }
+
+/* ---- text between marks --------------------------------------------------------------------- */
 
 /* <function=name> <parameter=key> value </parameter> ... </function> */
 static size_t read_qwen_xml(struct str body, struct output_call *call)
 {
     struct scan scan = {body, 0};
     struct str name, key, value;
-    if (!next_is(&scan, "<function=") || !take_until(&scan, ">", &name))
+    if (!scan_next(&scan, "<function=") || !scan_until(&scan, ">", &name))
         return SIZE_MAX;
-    buf_append_str(&call->name, trimmed(name));
+    buf_append_str(&call->name, scan_trimmed(name));
     buf_append_char(&call->arguments, '{');
-    while (next_is(&scan, "<parameter=")) {
-        if (!take_until(&scan, ">", &key) || !take_until(&scan, "</parameter>", &value))
+    while (scan_next(&scan, "<parameter=")) {
+        if (!scan_until(&scan, ">", &key) || !scan_until(&scan, "</parameter>", &value))
             return SIZE_MAX;
-        put_member(&call->arguments, trimmed(key), unwrapped(value));
+        scan_put_member(&call->arguments, scan_trimmed(key), scan_unwrapped(value));
     }
     buf_append_char(&call->arguments, '}');
-    if (!next_is(&scan, "</function>"))
+    if (!scan_next(&scan, "</function>"))
         return SIZE_MAX;
-    return skip_between(body, scan.at, "") == body.len ? body.len : SIZE_MAX;
+    return scan_skip(body, scan.at, "") == body.len ? body.len : SIZE_MAX;
 }
 
 /* name <arg_key>key</arg_key> <arg_value>value</arg_value> ... */
@@ -265,7 +227,7 @@ static size_t read_glm(struct str body, bool bare_name, struct output_call *call
     if (first == SIZE_MAX && !bare_name)
         return SIZE_MAX;
     struct scan scan = {body, first == SIZE_MAX ? body.len : first};
-    struct str name = trimmed((struct str){body.data, scan.at}), key, value;
+    struct str name = scan_trimmed((struct str){body.data, scan.at}), key, value;
     for (size_t i = 0; i < name.len; i++) {
         unsigned char c = (unsigned char)name.data[i];
         if (!isalnum(c) && !strchr("_-.:/", c))
@@ -273,14 +235,14 @@ static size_t read_glm(struct str body, bool bare_name, struct output_call *call
     }
     buf_append_str(&call->name, name);
     buf_append_char(&call->arguments, '{');
-    while (next_is(&scan, "<arg_key>")) {
-        if (!take_until(&scan, "</arg_key>", &key) || !next_is(&scan, "<arg_value>") ||
-            !take_until(&scan, "</arg_value>", &value))
+    while (scan_next(&scan, "<arg_key>")) {
+        if (!scan_until(&scan, "</arg_key>", &key) || !scan_next(&scan, "<arg_value>") ||
+            !scan_until(&scan, "</arg_value>", &value))
             return SIZE_MAX;
-        put_member(&call->arguments, trimmed(key), value);
+        scan_put_member(&call->arguments, scan_trimmed(key), value);
     }
     buf_append_char(&call->arguments, '}');
-    return skip_between(body, scan.at, "") == body.len ? body.len : SIZE_MAX;
+    return scan_skip(body, scan.at, "") == body.len ? body.len : SIZE_MAX;
 }
 
 size_t output_read_tool_call(struct str body, size_t at, struct output_call *call)
@@ -288,7 +250,7 @@ size_t output_read_tool_call(struct str body, size_t at, struct output_call *cal
     struct scan scan = {body, 0};
     if (output_style_is_json(body))
         return output_read_json(body, at, call);
-    return next_is(&scan, "<function=") ? read_qwen_xml(body, call) : read_glm(body, false, call);
+    return scan_next(&scan, "<function=") ? read_qwen_xml(body, call) : read_glm(body, false, call);
 }
 
 size_t output_read_glm(struct str body, size_t at, struct output_call *call)
@@ -297,33 +259,20 @@ size_t output_read_glm(struct str body, size_t at, struct output_call *call)
                                       : read_glm(body, true, call);
 }
 
-/* Arguments that have to be an object. */
-static bool put_checked(struct str text, struct buf *out)
-{
-    json_t *parsed = NULL;
-    text = trimmed(text);
-    bool ok = json_parse(text, CALL_DEPTH, "arguments", &parsed, NULL) == STATUS_OK &&
-              json_is_object(parsed);
-    json_decref(parsed);
-    if (ok)
-        buf_append_str(out, text);
-    return ok;
-}
-
 size_t output_read_mistral(struct str body, size_t at, struct output_call *call)
 {
     struct scan scan = {body, at};
     struct str name, id;
     if (output_style_is_json(body))
         return output_read_json(body, at, call);
-    if (!take_until(&scan, "[ARGS]", &name))
+    if (!scan_until(&scan, "[ARGS]", &name))
         return SIZE_MAX;
     struct scan inner = {name, 0};
-    if (take_until(&inner, "[CALL_ID]", &id))
+    if (scan_until(&inner, "[CALL_ID]", &id))
         name = id;
-    buf_append_str(&call->name, trimmed(name));
+    buf_append_str(&call->name, scan_trimmed(name));
     struct str rest = {body.data + scan.at, body.len - scan.at};
-    return put_checked(rest, &call->arguments) ? body.len : SIZE_MAX;
+    return scan_put_checked(rest, &call->arguments) ? body.len : SIZE_MAX;
 }
 
 /* name, or "function", then name in the next line and the arguments in a code block. */
@@ -331,23 +280,23 @@ size_t output_read_deepseek(struct str body, size_t at, struct output_call *call
 {
     struct scan scan = {body, at};
     struct str item, head, name;
-    if (!next_is(&scan, "<\uff5ctool\u2581call\u2581begin\uff5c>") ||
-        !take_until(&scan, "<\uff5ctool\u2581call\u2581end\uff5c>", &item))
+    if (!scan_next(&scan, "<\uff5ctool\u2581call\u2581begin\uff5c>") ||
+        !scan_until(&scan, "<\uff5ctool\u2581call\u2581end\uff5c>", &item))
         return SIZE_MAX;
     struct scan inner = {item, 0};
-    if (!take_until(&inner, "<\uff5ctool\u2581sep\uff5c>", &head))
+    if (!scan_until(&inner, "<\uff5ctool\u2581sep\uff5c>", &head))
         return SIZE_MAX;
     struct str arguments = {item.data + inner.at, item.len - inner.at};
     struct scan block = {arguments, 0};
-    if (take_until(&block, "```json", &name)) {
+    if (scan_until(&block, "```json", &name)) {
         struct str code = {arguments.data + block.at, arguments.len - block.at};
         struct scan end = {code, 0};
         head = name;
-        if (!take_until(&end, "```", &arguments))
+        if (!scan_until(&end, "```", &arguments))
             return SIZE_MAX;
     }
-    buf_append_str(&call->name, trimmed(head));
-    return put_checked(arguments, &call->arguments) ? skip_between(body, scan.at, "") : SIZE_MAX;
+    buf_append_str(&call->name, scan_trimmed(head));
+    return scan_put_checked(arguments, &call->arguments) ? scan_skip(body, scan.at, "") : SIZE_MAX;
 }
 
 /* functions.name:index */
@@ -355,18 +304,18 @@ size_t output_read_kimi(struct str body, size_t at, struct output_call *call)
 {
     struct scan scan = {body, at};
     struct str item, id;
-    if (!next_is(&scan, "<|tool_call_begin|>") || !take_until(&scan, "<|tool_call_end|>", &item))
+    if (!scan_next(&scan, "<|tool_call_begin|>") || !scan_until(&scan, "<|tool_call_end|>", &item))
         return SIZE_MAX;
     struct scan inner = {item, 0};
-    if (!take_until(&inner, "<|tool_call_argument_begin|>", &id))
+    if (!scan_until(&inner, "<|tool_call_argument_begin|>", &id))
         return SIZE_MAX;
-    id = trimmed(id);
+    id = scan_trimmed(id);
     if (str_starts(id, STR_LIT("functions.")))
         id = (struct str){id.data + 10, id.len - 10};
     size_t colon = str_find(id, STR_LIT(":"), 0);
     buf_append(&call->name, id.data, colon == SIZE_MAX ? id.len : colon);
     struct str arguments = {item.data + inner.at, item.len - inner.at};
-    return put_checked(arguments, &call->arguments) ? skip_between(body, scan.at, "") : SIZE_MAX;
+    return scan_put_checked(arguments, &call->arguments) ? scan_skip(body, scan.at, "") : SIZE_MAX;
 }
 
 /* ---- calls without markers ------------------------------------------------------------------ */
@@ -374,12 +323,12 @@ size_t output_read_kimi(struct str body, size_t at, struct output_call *call)
 enum output_bare output_style_bare_call(struct str text)
 {
     static const char *const keys[] = {"\"name\"", "\"type\"", "\"function\""};
-    size_t at = skip_between(text, 0, "");
+    size_t at = scan_skip(text, 0, "");
     if (at == text.len)
         return text.len < 16 ? OUTPUT_BARE_MAYBE : OUTPUT_BARE_NO;
     if (text.data[at] != '{')
         return OUTPUT_BARE_NO;
-    at = skip_between(text, at + 1, "");
+    at = scan_skip(text, at + 1, "");
     struct str rest = {text.data + at, text.len - at};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         struct str key = str_from(keys[i]);

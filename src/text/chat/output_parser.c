@@ -4,7 +4,7 @@
  *   CONTENT ---<think>---> REASONING ---</think>---> CONTENT
  *   CONTENT ---<tool_call>---> CALL ---</tool_call>---> CONTENT
  *
- * (The harmony format has a header before every part instead: output_harmony.c.)
+ * (Some formats have a header before every part instead: output_messages.c.)
  *
  * Every decision depends on the bytes alone, never on where a piece ended: text goes out only once
  * no marker can begin in it any more. White space at the end of a run waits in `space`, since what
@@ -30,7 +30,7 @@ enum status output_parser_create(const struct output_style *style, bool opens_re
         return error_set(err, STATUS_MEMORY, "out of memory for an answer's parser");
     parser->style = style;
     parser->last_kind = -1;
-    if (style->harmony) {
+    if (style->messages) {
         parser->mode = opens_reasoning ? MODE_BODY : MODE_HEADER;
         parser->body_kind = OUTPUT_REASONING;
     } else if (opens_reasoning && style->think_close) {
@@ -124,12 +124,25 @@ static size_t find_marker(struct str text, const char *marker)
     return marker ? str_find(text, str_from(marker), 0) : SIZE_MAX;
 }
 
-static void begin_call(struct output_parser *p, bool bare)
+static void begin_call(struct output_parser *p, const char *opened)
 {
     p->mode = MODE_CALL;
     p->scanned = 0;
     p->in_string = p->escaped = false;
-    p->bare = bare;
+    p->opened = opened;
+}
+
+/* The markers that may come in an answer, in the order of enum place_of. */
+#define CONTENT_MARKERS (3 + OUTPUT_DROPS_MAX)
+enum { AT_THINK, AT_CALL, AT_CALL_OTHER, AT_DROPS };
+
+static void content_markers(const struct output_parser *p, const char *marks[CONTENT_MARKERS])
+{
+    marks[AT_THINK] = p->spoke ? NULL : p->style->think_open;
+    marks[AT_CALL] = p->style->call_open;
+    marks[AT_CALL_OTHER] = p->style->call_open_other;
+    for (size_t i = 0; i < OUTPUT_DROPS_MAX; i++)
+        marks[AT_DROPS + i] = p->style->drops[i];
 }
 
 /* The steps return how many bytes of text they used up; 0: wait for more. */
@@ -140,32 +153,35 @@ static size_t step_content(struct output_parser *p, struct str text)
         if (bare == OUTPUT_BARE_MAYBE)
             return 0;
         if (bare == OUTPUT_BARE_CALL) {
-            begin_call(p, true);
+            begin_call(p, NULL);
             return step_call(p, text);
         }
     }
-    const char *think = p->spoke ? NULL : p->style->think_open;
-    const char *call = p->style->call_open;
-    size_t think_at = find_marker(text, think), call_at = find_marker(text, call);
-    size_t at = think_at < call_at ? think_at : call_at;
+    const char *marks[CONTENT_MARKERS];
+    size_t at = SIZE_MAX, which = 0, held = 0;
+    content_markers(p, marks);
+    for (size_t i = 0; i < CONTENT_MARKERS; i++) {
+        size_t found = find_marker(text, marks[i]), partial = output_partial(text, marks[i]);
+        which = found < at ? i : which;
+        at = found < at ? found : at;
+        held = partial > held ? partial : held;
+    }
     if (at == SIZE_MAX) {
-        size_t a = output_partial(text, think), b = output_partial(text, call);
-        size_t ready = text.len - (a > b ? a : b);
+        size_t ready = text.len - held;
         add_text(p, OUTPUT_CONTENT, (struct str){text.data, ready});
         return ready;
     }
     add_text(p, OUTPUT_CONTENT, (struct str){text.data, at});
-    /* The text before <think> may have been the first word. */
-    if (at == think_at && p->spoke) {
-        add_text(p, OUTPUT_CONTENT, str_from(think));
-        return at + strlen(think);
-    }
-    if (at == think_at) {
+    size_t end = at + strlen(marks[which]);
+    if (which == AT_THINK && p->spoke) /* the text before <think> was the first word */
+        add_text(p, OUTPUT_CONTENT, str_from(marks[which]));
+    else if (which == AT_THINK)
         after_marker(p, MODE_REASONING, true);
-        return at + strlen(think);
-    }
-    begin_call(p, false);
-    return at + strlen(call);
+    else if (which < AT_DROPS)
+        begin_call(p, marks[which]);
+    else
+        after_marker(p, MODE_CONTENT, p->skip_newlines);
+    return end;
 }
 
 static size_t step_reasoning(struct output_parser *p, struct str text)
@@ -190,13 +206,12 @@ static void give_up_call(struct output_parser *p, struct str text)
     p->skip_newlines = false;
     p->mode = MODE_CONTENT;
     p->spoke = true;
-    if (!p->bare)
-        emit_text(p, OUTPUT_CONTENT, str_from(p->style->call_open));
+    if (p->opened)
+        emit_text(p, OUTPUT_CONTENT, str_from(p->opened));
     add_text(p, OUTPUT_CONTENT, text);
 }
 
-/* All calls of a body, or none: with `send` they go out, without it is only tried. */
-static bool read_calls(struct output_parser *p, struct str body, bool send)
+bool output_read_calls(struct output_parser *p, struct str body, bool send)
 {
     bool ok = true;
     size_t n = 0;
@@ -217,12 +232,12 @@ static bool read_calls(struct output_parser *p, struct str body, bool send)
 
 static void finish_call(struct output_parser *p, struct str body, struct str with_end)
 {
-    if (!read_calls(p, body, false)) {
+    if (!output_read_calls(p, body, false)) {
         give_up_call(p, with_end);
         return;
     }
     after_marker(p, MODE_CONTENT, false);
-    read_calls(p, body, true);
+    output_read_calls(p, body, true);
 }
 
 /* The end of a call's body that begins at text, as far as it is there: where strings are JSON the
@@ -231,7 +246,7 @@ static size_t step_call(struct output_parser *p, struct str text)
 {
     const char *marker = p->style->call_close ? p->style->call_close : p->style->call_open;
     struct str close = str_from(marker);
-    bool json = !p->style->call_close || output_style_is_json(text);
+    bool json = !p->style->no_strings && (!p->style->call_close || output_style_is_json(text));
     for (; p->scanned < text.len; p->scanned++) {
         char c = text.data[p->scanned];
         struct str rest = {text.data + p->scanned, text.len - p->scanned};
@@ -251,7 +266,7 @@ static size_t step_call(struct output_parser *p, struct str text)
             continue;
         }
         p->in_string = json && c == '"';
-        if (p->bare || c != close.data[0])
+        if (!p->opened || c != close.data[0])
             continue;
         if (str_starts(rest, close)) {
             /* Without a closing marker the next opening one ends it, and stays. */
@@ -279,7 +294,7 @@ static size_t step(struct output_parser *p, struct str text)
         return step_call(p, text);
     case MODE_HEADER:
     case MODE_BODY:
-        return output_harmony_step(p, text);
+        return output_messages_step(p, text);
     }
     return 0;
 }
@@ -324,11 +339,11 @@ enum status output_parser_finish(struct output_parser *p, output_sink *sink, voi
     p->context = context;
     struct str rest = buf_str(&p->held);
     enum output_event_kind kind = p->mode == MODE_REASONING ? OUTPUT_REASONING : OUTPUT_CONTENT;
-    if (p->style->harmony) {
-        output_harmony_finish(p, rest);
+    if (p->style->messages) {
+        output_messages_finish(p, rest);
         return result(p, err);
     }
-    if (p->mode == MODE_CALL && (p->bare || !p->style->call_close))
+    if (p->mode == MODE_CALL && (!p->opened || !p->style->call_close))
         finish_call(p, rest, rest);
     else if (p->mode == MODE_CALL)
         give_up_call(p, rest);

@@ -119,3 +119,6 @@ set_target_properties(bench_kernels PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_
 add_executable(bench_sched EXCLUDE_FROM_ALL tests/bench/bench_sched.c)
 target_link_libraries(bench_sched PRIVATE sluice_sched)
 set_target_properties(bench_sched PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+add_executable(bench_streams EXCLUDE_FROM_ALL tests/bench/bench_streams.c)
+target_link_libraries(bench_streams PRIVATE sluice_engine)
+set_target_properties(bench_streams PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

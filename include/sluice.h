@@ -55,6 +55,14 @@ typedef struct sluice_wakeups sluice_wakeups;
 
 /* ---- engine --------------------------------------------------------------------------------- */
 
+/* Plan the next step while one computes? Results of a step then arrive while the next one computes,
+ * which hides the engine's own work; an answer that ends by a stop costs one row for nothing. */
+typedef enum sluice_ahead {
+    SLUICE_AHEAD_AUTO, /* on accelerators */
+    SLUICE_AHEAD_ALWAYS,
+    SLUICE_AHEAD_NEVER, /* accelerators do it all the same */
+} sluice_ahead;
+
 typedef struct sluice_engine_options {
     const char *model;   /* a .gguf file or a folder with config.json */
     const char *backend; /* "auto" (default), "cpu", "cuda", "ref" */
@@ -78,6 +86,7 @@ typedef struct sluice_engine_options {
     uint32_t max_queued;   /* requests in work or waiting; 0: 1024 */
     uint64_t max_queued_tokens; /* prompt tokens waiting; 0: no limit */
     uint32_t max_key_requests;  /* requests of one key in work or waiting; 0: no limit */
+    sluice_ahead plan_ahead;
 } sluice_engine_options;
 
 sluice_status sluice_engine_open(const sluice_engine_options *options, sluice_engine **engine,

@@ -7,7 +7,7 @@
  * Tickets. submit() and sample() enqueue work and return increasing tickets; work executes and
  * completes in ticket order; at most BACKEND_IN_FLIGHT steps may be outstanding (a step counts with
  * its sample step). The step buffers stay the caller's and must not change until the ticket
- * completes. A backend may finish before it returns (the CPU ones do); callers must not rely on
+ * completes. A backend may finish before it returns (the CPU ones may); callers must not rely on
  * either. A device error fails that ticket and all later ones with STATUS_DEVICE.
  *
  * forward and sample are two submissions, because a grammar mask depends on the last token and must
@@ -39,17 +39,25 @@ extern "C" {
 
 #define BACKEND_IN_FLIGHT        2
 #define BACKEND_TOP_LOGPROBS_MAX 20
-#define BACKEND_ABI              3 /* raised with any change a plugin can see */
+#define BACKEND_ABI              4 /* raised with any change a plugin can see */
 
 struct backend;
 struct placed_weight;  /* a weight in the layout this hardware likes */
 struct loaded_program; /* a program with chosen kernels and planned memory */
+
+/* Whether submit() may return before the step is computed. */
+enum backend_ahead {
+    BACKEND_AHEAD_AUTO, /* the backend's choice */
+    BACKEND_AHEAD_ALWAYS,
+    BACKEND_AHEAD_NEVER,
+};
 
 struct backend_config {
     uint32_t n_threads; /* 0: one per usable core */
     int32_t device;     /* index among the devices of this kind */
     bool exact;         /* float32 activations, accumulation and K/V */
     bool batch_invariant;
+    enum backend_ahead ahead; /* accelerators always compute by themselves */
 };
 
 /* What a device offers, for placement and page pool sizing. */
@@ -121,6 +129,10 @@ struct backend_api {
     /* [n] results of a completed sample ticket. */
     enum status (*read_samples)(struct backend *backend, uint64_t ticket, uint32_t n,
                                 struct sample_result *out, struct error *err);
+    /* Bytes of weights that the step of a completed submit() ticket had no need to read: experts that
+     * no row chose. Valid as long as its results. NULL: cannot tell. */
+    uint64_t (*unread_bytes)(struct backend *backend, struct loaded_program *program,
+                             uint64_t ticket);
     /* Whole pages to and from host memory (swap, migration, tests). Ordered after all tickets. */
     enum status (*read_page)(struct backend *backend, uint32_t page, void *bytes,
                              struct error *err);

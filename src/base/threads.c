@@ -180,16 +180,24 @@ static void block_signals(sigset_t *previous)
     pthread_sigmask(SIG_SETMASK, &blocked, previous);
 }
 
+enum status thread_start(pthread_t *thread, void *(*fn)(void *context), void *context,
+                         struct error *err)
+{
+    sigset_t previous;
+    block_signals(&previous);
+    int failure = pthread_create(thread, NULL, fn, context);
+    pthread_sigmask(SIG_SETMASK, &previous, NULL);
+    return failure ? error_set(err, STATUS_MEMORY, "cannot start a thread") : STATUS_OK;
+}
+
 static enum status start_workers(struct thread_pool *pool,
                                  const struct thread_pool_options *options, struct error *err)
 {
     enum status status = STATUS_OK;
-    sigset_t previous;
-    block_signals(&previous);
     for (uint32_t i = 1; i < pool->n_threads && status == STATUS_OK; i++) {
         struct worker *worker = &pool->workers[i - 1];
         *worker = (struct worker){.pool = pool, .index = i};
-        if (pthread_create(&worker->thread, NULL, worker_main, worker) != 0) {
+        if (thread_start(&worker->thread, worker_main, worker, NULL) != STATUS_OK) {
             status = error_set(err, STATUS_MEMORY, "cannot start thread %u of %u", i + 1,
                                pool->n_threads);
             break;
@@ -198,7 +206,6 @@ static enum status start_workers(struct thread_pool *pool,
         if (options && options->cpus)
             status = bind_worker(worker->thread, options->cpus[i], err);
     }
-    pthread_sigmask(SIG_SETMASK, &previous, NULL);
     return status;
 }
 

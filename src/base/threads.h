@@ -14,6 +14,7 @@
 #ifndef SLUICE_BASE_THREADS_H
 #define SLUICE_BASE_THREADS_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,6 +49,11 @@ uint32_t thread_pool_size(const struct thread_pool *pool);
 void thread_pool_run(struct thread_pool *pool, thread_pool_fn fn, void *context);
 /* Returns when every thread of the running function has called it as often as this one. */
 void thread_pool_barrier(struct thread_pool *pool);
+
+/* A thread of its own that takes no signals meant for the process, as the pool's. The caller joins
+ * it. */
+enum status thread_start(pthread_t *thread, void *(*fn)(void *context), void *context,
+                         struct error *err);
 
 /* The part [*begin, *end) of 0..n-1 that thread `index` of n_threads does. Parts are in order, cover
  * 0..n-1 once, start on multiples of align (>= 1), differ by at most one align, and may be empty. */

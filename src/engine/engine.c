@@ -17,14 +17,6 @@ static void report(const sluice_engine_options *options, double fraction, const 
         options->progress(options->progress_context, fraction, what);
 }
 
-static uint64_t weight_bytes(const struct weight *weight)
-{
-    uint64_t row = 0;
-    if (!tensor_type_bytes(weight->type, weight->n_cols, &row))
-        return 0;
-    return row * weight->n_rows * weight->count;
-}
-
 static enum status place_weights(sluice_engine *engine, const sluice_engine_options *options,
                                  struct error *err)
 {
@@ -56,6 +48,9 @@ static enum status open_backend(sluice_engine *engine, const sluice_engine_optio
         .n_threads = options->n_threads,
         .exact = options->exact,
         .batch_invariant = true,
+        .ahead = options->plan_ahead == SLUICE_AHEAD_ALWAYS  ? BACKEND_AHEAD_ALWAYS
+                 : options->plan_ahead == SLUICE_AHEAD_NEVER ? BACKEND_AHEAD_NEVER
+                                                             : BACKEND_AHEAD_AUTO,
     };
     struct hardware *hw = calloc(1, sizeof *hw);
     if (!hw)

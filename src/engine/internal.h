@@ -275,8 +275,8 @@ void loop_finish(sluice_engine *engine, sluice_request *request, sluice_finish r
 /* One answer is over; with the last one, the request. */
 void loop_end_choice(sluice_engine *engine, struct choice *choice, sluice_finish reason);
 
-/* step.c. Bytes of weights and of K/V that the flight read, at most: of experts all count, since the
- * plan does not know which are chosen. */
+/* step.c. Bytes of weights and of K/V that a completed flight read; of experts those that were
+ * chosen, where the backend tells. */
 uint64_t step_bytes_read(const sluice_engine *engine, const struct flight *flight);
 /* The plan as the flight's step; STATUS_INTERNAL if a limit was missed (our own bug). */
 enum status step_write(sluice_engine *engine, struct flight *flight, const struct sched_plan *plan,

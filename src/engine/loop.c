@@ -9,6 +9,9 @@
  * submitted while the one before it computes: tokens stay on the device (INPUT_SAMPLED), results
  * arrive a step late, and a row that was computed for an answer which had already ended is dropped.
  * On one that computes inside submit() that would only delay results, so each flight lands first.
+ * A plan keeps out whoever comes after it, so where steps are long it is made when most of the one
+ * before has passed, by the times that the scheduler knows: a new request then waits for one step,
+ * as it would without planning ahead, and not for two.
  *
  * With nothing to plan the thread sleeps on the mailbox. A step takes no memory: buffers are sized
  * when the engine opens, a request brings its own.
@@ -182,6 +185,19 @@ static void look_again(sluice_engine *engine, uint64_t now)
     }
 }
 
+#define HOLD_LEAST_NS 10000000u /* shorter steps are not worth it */
+
+/* When to plan behind a flight that computes; 0: at once. */
+static uint64_t planning_time(const sluice_engine *engine, const struct flight *older)
+{
+    uint64_t took =
+        older ? sched_expect(engine->sched, older->n_generated, older->n_rows - older->n_generated)
+              : 0;
+    uint64_t began = older && older->submitted_ns > engine->step_ended_ns ? older->submitted_ns
+                                                                          : engine->step_ended_ns;
+    return took < HOLD_LEAST_NS ? 0 : began + took - took / 4;
+}
+
 /* With the lock held. */
 static void sleep_on(struct mailbox *box, uint64_t deadline_ns)
 {
@@ -199,11 +215,14 @@ static void sleep_on(struct mailbox *box, uint64_t deadline_ns)
     pthread_cond_timedwait(&box->wake, &box->lock, &until);
 }
 
-/* Takes what came in; sleeps until something does, unless `busy`. False: the engine closes. */
-static bool receive(sluice_engine *engine, bool busy)
+/* Takes what came in; sleeps until something does, or where `busy` until `hold_ns` at most. False:
+ * the engine closes. */
+static bool receive(sluice_engine *engine, bool busy, uint64_t hold_ns)
 {
     struct mailbox *box = &engine->mailbox;
     pthread_mutex_lock(&box->lock);
+    while (busy && hold_ns && !box->attention && !box->closing && clock_now_ns() < hold_ns)
+        sleep_on(box, hold_ns);
     while (!busy && !box->first && !box->attention && !box->closing &&
            clock_now_ns() < engine->next_deadline_ns)
         sleep_on(box, engine->next_deadline_ns);
@@ -349,7 +368,7 @@ void *loop_run(void *context)
     bool ahead = engine->backend_info.asynchronous, busy = false;
     struct flight *older = NULL; /* computing */
     uint32_t next = 0;
-    while (receive(engine, busy || older)) {
+    while (receive(engine, busy || older, planning_time(engine, older))) {
         const struct sched_plan *plan = sched_plan(engine->sched);
         struct flight *flight = NULL;
         busy = plan->n_slices > 0;

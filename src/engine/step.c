@@ -181,6 +181,8 @@ uint64_t step_bytes_read(const sluice_engine *engine, const struct flight *fligh
 {
     const struct layout *layout = &engine->size.layout;
     uint64_t total = engine->weight_bytes;
+    if (engine->api->unread_bytes && flight->status == STATUS_OK)
+        total -= engine->api->unread_bytes(engine->backend, engine->loaded, flight->ticket);
     for (uint32_t i = 0; i < flight->n_slices; i++) {
         uint64_t end = (uint64_t)flight->slices[i].first_position + flight->slices[i].n_rows;
         for (uint32_t g = 0; flight->slices[i].n_rows && g < layout->n_groups; g++) {

@@ -274,18 +274,25 @@ enum status program_finish(struct program *program, struct error *err)
     return status;
 }
 
+uint64_t weight_bytes(const struct weight *weight)
+{
+    uint64_t row = 0;
+    if (!tensor_type_bytes(weight->type, weight->n_cols, &row))
+        return 0;
+    return row * weight->n_rows * weight->count;
+}
+
 uint64_t program_weight_bytes(const struct program *program)
 {
     uint64_t total = 0;
     for (uint32_t i = 0; i < program->n_weights; i++) {
         const struct weight *weight = &program->weights[i];
-        uint64_t row = 0;
         bool seen = false;
         for (uint32_t j = 0; j < i && !seen; j++)
             seen = program->weights[j].parts[0] == weight->parts[0] &&
                    program->weights[j].n_rows == weight->n_rows;
-        if (!seen && tensor_type_bytes(weight->type, weight->n_cols, &row))
-            total += row * weight->n_rows * weight->count;
+        if (!seen)
+            total += weight_bytes(weight);
     }
     return total;
 }

@@ -429,6 +429,7 @@ enum status program_finish(struct program *program, struct error *err);
 void program_print(const struct program *program, struct buf *out,
                    void (*kernel)(void *context, uint32_t op, struct buf *out), void *context);
 const char *op_kind_name(enum op_kind kind);
+uint64_t weight_bytes(const struct weight *weight);
 /* Total bytes of all distinct weights. */
 uint64_t program_weight_bytes(const struct program *program);
 

@@ -220,6 +220,14 @@ void sched_measure(struct sched *sched, uint32_t n_generated, uint32_t n_prompt,
     }
 }
 
+uint64_t sched_expect(const struct sched *sched, uint32_t n_generated, uint32_t n_prompt)
+{
+    const struct times *t = &sched->times;
+    double alone = n_generated ? t->generated[load_class(n_generated)] : 0.0;
+    bool known = (n_generated == 0 || alone > 0.0) && (n_prompt == 0 || t->row > 0.0);
+    return known ? (uint64_t)(alone + n_prompt * t->row) : 0;
+}
+
 /* Rows that prompts may have in this step. 0 only where a step of generated rows alone is due, to
  * be measured. */
 static uint32_t prompt_budget(struct sched *sched, uint32_t n_prompts)

@@ -107,6 +107,8 @@ const struct sched_plan *sched_plan(struct sched *sched);
 void sched_commit(struct sched *sched);
 /* How long a step with so many generated and other rows took. */
 void sched_measure(struct sched *sched, uint32_t n_generated, uint32_t n_prompt, uint64_t ns);
+/* How long such a step will take, by what was measured; 0: not known yet. */
+uint64_t sched_expect(const struct sched *sched, uint32_t n_generated, uint32_t n_prompt);
 /* The sequence wants no more tokens (stopped, cancelled, failed): its slot and pages are freed,
  * queued or running. False if the id is not alive. */
 bool sched_remove(struct sched *sched, uint64_t id);

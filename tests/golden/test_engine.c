@@ -727,6 +727,25 @@ static void test_open_errors(void **state)
     assert_non_null(strstr(error.message, "2048"));
 }
 
+/* One row of a model with 8 experts of 64 x 64 in 3 layers chooses 2: the others were not read. */
+static void test_bytes_of_experts(void **state)
+{
+    (void)state;
+    sluice_engine *engine = open_engine("tests/data/arch/hf/qwen3-moe", "cpu", 0);
+    static const int32_t token = 5;
+    static struct answer answer;
+    ask(engine, &(sluice_request_options){.tokens = &token, .n_tokens = 1, .max_tokens = 1},
+        &answer);
+    sluice_model_info info;
+    sluice_stats stats;
+    sluice_engine_info(engine, &info);
+    sluice_engine_stats(engine, &stats);
+    uint64_t expert = 3u * 64 * 64 * 2, keys_and_values = stats.page_bytes / 32;
+    assert_int_equal(stats.steps, 1);
+    assert_int_equal(stats.bytes_read, info.weight_bytes + keys_and_values - 3 * 6 * expert);
+    sluice_engine_close(engine);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -743,6 +762,7 @@ int main(void)
         cmocka_unit_test(test_generated_rows_equal_prompt_rows),
         cmocka_unit_test(test_generation_alone_and_in_a_crowd),
         cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_bytes_of_experts),
         cmocka_unit_test(test_text_and_tokens),
         cmocka_unit_test(test_open_errors),
     };

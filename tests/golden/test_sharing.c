@@ -136,10 +136,11 @@ static void on_a_cached_prefix(const char *model, const struct asked *asked)
     sluice_engine_close(engine);
 }
 
-static void in_a_crowd(const char *model, const struct asked *asked, uint32_t n)
+static void in_a_crowd(const char *model, const struct asked *asked, uint32_t n, sluice_ahead ahead)
 {
     sluice_engine *engine = open_engine(
-        model, (sluice_engine_options){.step_rows = 96, .max_sequences = n, .max_gap_ms = 20});
+        model, (sluice_engine_options){
+                   .step_rows = 96, .max_sequences = n, .max_gap_ms = 20, .plan_ahead = ahead});
     sluice_request *requests[CROWD + 1];
     struct answer here;
     for (uint32_t i = 0; i < n; i++)
@@ -152,13 +153,15 @@ static void in_a_crowd(const char *model, const struct asked *asked, uint32_t n)
 }
 
 /* All together in a pool of so many bytes; how often one was put back. */
-static uint64_t crowd_in(const char *model, const struct asked *asked, uint32_t n, uint64_t bytes)
+static uint64_t crowd_in(const char *model, const struct asked *asked, uint32_t n, uint64_t bytes,
+                         sluice_ahead ahead)
 {
     sluice_request *requests[CROWD];
     struct answer here;
     sluice_stats stats;
-    sluice_engine *engine =
-        open_engine(model, (sluice_engine_options){.max_sequences = n, .kv_memory = bytes});
+    sluice_engine *engine = open_engine(
+        model,
+        (sluice_engine_options){.max_sequences = n, .kv_memory = bytes, .plan_ahead = ahead});
     for (uint32_t i = 0; i < n; i++)
         requests[i] = submit(engine, asked[i].prompt, 0, 1);
     for (uint32_t i = 0; i < n; i++) {
@@ -191,8 +194,9 @@ static void after_preemption(const char *model, uint32_t n)
     /* How many run at once depends on how fast they arrive: a busy machine may need another try. */
     stats.preemptions = 0;
     for (int attempt = 0; attempt < 5 && stats.preemptions == 0; attempt++)
-        stats.preemptions = crowd_in(model, asked, n, pages * stats.page_bytes);
+        stats.preemptions = crowd_in(model, asked, n, pages * stats.page_bytes, SLUICE_AHEAD_NEVER);
     assert_true(stats.preemptions > 0);
+    crowd_in(model, asked, n, pages * stats.page_bytes, SLUICE_AHEAD_ALWAYS);
     n_prompt = PROMPT;
     n_answer = 16;
 }
@@ -203,7 +207,8 @@ static void shared_as_alone(const char *model)
     uint32_t n = SLOW ? 6 : CROWD + 1;
     alone(model, asked, n);
     on_a_cached_prefix(model, asked);
-    in_a_crowd(model, asked, n);
+    in_a_crowd(model, asked, n, SLUICE_AHEAD_NEVER);
+    in_a_crowd(model, asked, n, SLUICE_AHEAD_ALWAYS);
     after_preemption(model, SLOW ? 4 : 6);
 }
 

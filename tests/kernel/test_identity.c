@@ -42,6 +42,10 @@ static const struct mode modes[] = {
     {"ref", "ref", {.exact = true, .batch_invariant = true}, TENSOR_F32},
     {"cpu exact", "cpu", {.exact = true, .batch_invariant = true}, TENSOR_F32},
     {"cpu f16", "cpu", {.batch_invariant = true}, TENSOR_F16},
+    {"cpu f16 on its own thread",
+     "cpu",
+     {.batch_invariant = true, .ahead = BACKEND_AHEAD_ALWAYS},
+     TENSOR_F16},
     {"cpu bf16", "cpu", {.batch_invariant = true, .n_threads = 3}, TENSOR_BF16},
 };
 

@@ -44,7 +44,10 @@ static enum status cpu_open(const struct backend_config *config, struct backend 
     backend->floats = float_kernels_best();
     backend->n_threads = config->n_threads ? config->n_threads : usable_cores();
     enum status status = thread_pool_create(backend->n_threads, NULL, &backend->pool, err);
+    if (status == STATUS_OK && config->ahead == BACKEND_AHEAD_ALWAYS)
+        status = cpu_queue_create(backend, err);
     if (status != STATUS_OK) {
+        thread_pool_free(backend->pool);
         free(backend);
         return status;
     }
@@ -57,11 +60,13 @@ static void cpu_close(struct backend *base)
     struct cpu_backend *backend = (struct cpu_backend *)base;
     if (!backend)
         return;
+    cpu_queue_free(backend);
     thread_pool_free(backend->pool);
     cpu_unload(backend);
     cpu_sample_release(backend);
     free(backend->pages_memory);
     free(backend->tables);
+    free(backend->next_tables);
     free(backend->history);
     free(backend->scratch);
     free(backend->parts);
@@ -71,7 +76,8 @@ static void cpu_close(struct backend *base)
 static void cpu_info(struct backend *base, struct backend_info *out)
 {
     const struct cpu_backend *backend = (const struct cpu_backend *)base;
-    *out = (struct backend_info){.kv_type = backend->config.exact ? TENSOR_F32 : TENSOR_F16};
+    *out = (struct backend_info){.kv_type = backend->config.exact ? TENSOR_F32 : TENSOR_F16,
+                                 .asynchronous = backend->queue != NULL};
     snprintf(out->description, sizeof out->description, "%u thread%s, %s kernels",
              backend->n_threads, backend->n_threads == 1 ? "" : "s", kernel_set_name());
     long page = sysconf(_SC_PAGESIZE), total = sysconf(_SC_PHYS_PAGES);
@@ -141,6 +147,7 @@ static enum status cpu_allocate(struct backend *base, const struct layout *layou
     backend->history_capacity = history_capacity;
     uint64_t entries = (uint64_t)layout->n_slots * layout->slot_pages;
     backend->tables = cpu_memory(entries, sizeof *backend->tables);
+    backend->next_tables = cpu_memory(entries, sizeof *backend->next_tables);
     backend->history =
         cpu_memory((uint64_t)layout->n_slots * history_capacity, sizeof *backend->history);
     backend->scratch =
@@ -148,18 +155,27 @@ static enum status cpu_allocate(struct backend *base, const struct layout *layou
     backend->part_words = part_words(backend);
     backend->parts = cpu_memory(backend->part_words, sizeof(float));
     if (!allocate_pages(backend, layout) || !backend->parts || !backend->tables ||
-        !backend->history || !backend->scratch)
+        !backend->next_tables || !backend->history || !backend->scratch)
         return error_set(err, STATUS_MEMORY, "out of memory for %u KV pages of %llu bytes",
                          layout->n_pages, (unsigned long long)layout->page_bytes);
     for (uint64_t i = 0; i < entries; i++)
-        backend->tables[i] = PAGE_NONE;
+        backend->tables[i] = backend->next_tables[i] = PAGE_NONE;
     return cpu_sample_allocate(backend, sampling, err);
 }
 
 /* ---- submission -------------------------------------------------------------------------------- */
 
-static enum status write_tables(struct cpu_backend *backend, const struct step *step,
-                                struct error *err)
+static void write_tables(const struct cpu_backend *backend, const struct step *step,
+                         uint32_t *tables)
+{
+    for (uint32_t i = 0; i < step->n_table_writes; i++) {
+        struct table_write w = step_table_writes(step)[i];
+        tables[layout_table_index(&backend->layout, w.slot, w.group, w.index)] = w.page;
+    }
+}
+
+static enum status check_changes(const struct cpu_backend *backend, const struct step *step,
+                                 struct error *err)
 {
     const struct layout *layout = &backend->layout;
     const struct table_write *writes = step_table_writes(step);
@@ -171,20 +187,11 @@ static enum status write_tables(struct cpu_backend *backend, const struct step *
             return error_set(err, STATUS_INTERNAL,
                              "table write %u: slot %u, group %u, index %u, page %u", i, w->slot,
                              w->group, w->index, w->page);
-        backend->tables[layout_table_index(layout, w->slot, w->group, w->index)] = w->page;
     }
-    return STATUS_OK;
-}
-
-static enum status copy_pages(struct cpu_backend *backend, const struct step *step,
-                              struct error *err)
-{
-    uint64_t bytes = backend->layout.page_bytes;
     for (uint32_t i = 0; i < step->n_copies; i++) {
         struct page_copy c = step_copies(step)[i];
-        if (c.from >= backend->layout.n_pages || c.to >= backend->layout.n_pages)
+        if (c.from >= layout->n_pages || c.to >= layout->n_pages)
             return error_set(err, STATUS_INTERNAL, "page copy %u: %u to %u", i, c.from, c.to);
-        memmove(backend->pages + c.to * bytes, backend->pages + c.from * bytes, bytes);
     }
     return STATUS_OK;
 }
@@ -196,7 +203,7 @@ static bool pages_present(const struct cpu_backend *backend, uint32_t slot, uint
     if (last >= backend->layout.groups[group].max_pages)
         return false;
     for (uint64_t i = first; i <= last; i++)
-        if (backend->tables[layout_table_index(&backend->layout, slot, group, (uint32_t)i)] ==
+        if (backend->next_tables[layout_table_index(&backend->layout, slot, group, (uint32_t)i)] ==
             PAGE_NONE)
             return false;
     return true;
@@ -281,33 +288,51 @@ static enum status cpu_submit(struct backend *base, struct loaded_program *progr
         .backend = backend,
         .program = program,
         .step = step,
-        .output_words = bank->words,
+        .bank = bank,
         .sampled = backend->n_sample_steps
                        ? &backend->samples[(backend->n_sample_steps - 1) % RESULT_BANKS]
                        : NULL,
     };
-    enum status status = write_tables(backend, step, err);
-    if (status == STATUS_OK)
-        status = check_run(&run, err);
-    if (status == STATUS_OK)
-        status = copy_pages(backend, step, err);
+    enum status status = check_changes(backend, step, err);
     if (status != STATUS_OK)
         return status;
-    cpu_walk(&run);
+    write_tables(backend, step, backend->next_tables);
+    status = check_run(&run, err);
+    if (status != STATUS_OK) {
+        /* The entries stay written, as if the step had only brought them. */
+        cpu_finish(backend, backend->last_ticket);
+        write_tables(backend, step, backend->tables);
+        return status;
+    }
     program->n_steps++;
     backend->last_step_program = program;
     bank->n_outputs = step->n_outputs;
     bank->n_logits = step->n_logits;
     bank->ticket = *ticket = ++backend->last_ticket;
+    cpu_enqueue(backend, &(struct cpu_job){.ticket = *ticket, .run = run});
     return STATUS_OK;
+}
+
+void cpu_run_step(const struct cpu_run *run)
+{
+    struct cpu_backend *backend = run->backend;
+    uint64_t bytes = backend->layout.page_bytes;
+    write_tables(backend, run->step, backend->tables);
+    for (uint32_t i = 0; i < run->step->n_copies; i++) {
+        struct page_copy c = step_copies(run->step)[i];
+        memmove(backend->pages + c.to * bytes, backend->pages + c.from * bytes, bytes);
+    }
+    run->bank->unread_bytes = 0;
+    cpu_walk(run);
 }
 
 static enum status cpu_wait(struct backend *base, uint64_t ticket, struct error *err)
 {
-    const struct cpu_backend *backend = (const struct cpu_backend *)base;
+    struct cpu_backend *backend = (struct cpu_backend *)base;
     if (ticket == 0 || ticket > backend->last_ticket)
         return error_set(err, STATUS_INTERNAL, "ticket %llu was never submitted",
                          (unsigned long long)ticket);
+    cpu_finish(backend, ticket);
     return STATUS_OK;
 }
 
@@ -338,9 +363,20 @@ static enum status cpu_read_rows(struct backend *base, struct loaded_program *pr
     return STATUS_OK;
 }
 
-static enum status find_page(const struct cpu_backend *backend, uint32_t page, uint8_t **out,
+static uint64_t cpu_unread_bytes(struct backend *base, struct loaded_program *program,
+                                 uint64_t ticket)
+{
+    (void)base;
+    for (int i = 0; i < RESULT_BANKS; i++)
+        if (program->banks[i].ticket == ticket && ticket != 0)
+            return program->banks[i].unread_bytes;
+    return 0;
+}
+
+static enum status find_page(struct cpu_backend *backend, uint32_t page, uint8_t **out,
                              struct error *err)
 {
+    cpu_finish(backend, backend->last_ticket);
     if (page >= backend->layout.n_pages)
         return error_set(err, STATUS_INTERNAL, "page %u of %u", page, backend->layout.n_pages);
     *out = backend->pages + page * backend->layout.page_bytes;
@@ -350,7 +386,7 @@ static enum status find_page(const struct cpu_backend *backend, uint32_t page, u
 static enum status cpu_read_page(struct backend *base, uint32_t page, void *bytes,
                                  struct error *err)
 {
-    const struct cpu_backend *backend = (const struct cpu_backend *)base;
+    struct cpu_backend *backend = (struct cpu_backend *)base;
     uint8_t *at = NULL;
     enum status status = find_page(backend, page, &at, err);
     if (status == STATUS_OK)
@@ -361,7 +397,7 @@ static enum status cpu_read_page(struct backend *base, uint32_t page, void *byte
 static enum status cpu_write_page(struct backend *base, uint32_t page, const void *bytes,
                                   struct error *err)
 {
-    const struct cpu_backend *backend = (const struct cpu_backend *)base;
+    struct cpu_backend *backend = (struct cpu_backend *)base;
     uint8_t *at = NULL;
     enum status status = find_page(backend, page, &at, err);
     if (status == STATUS_OK)
@@ -374,7 +410,9 @@ static enum status cpu_write_page(struct backend *base, uint32_t page, const voi
 static enum status cpu_profile(struct backend *base, struct loaded_program *program, bool on,
                                uint64_t *ns, struct error *err)
 {
-    (void)base, (void)err;
+    (void)err;
+    struct cpu_backend *backend = (struct cpu_backend *)base;
+    cpu_finish(backend, backend->last_ticket);
     size_t bytes = program->program->n_ops * sizeof *program->op_ns;
     if (ns)
         memcpy(ns, program->op_ns, bytes);
@@ -415,6 +453,7 @@ const struct backend_api cpu_backend_api = {
     .wait = cpu_wait,
     .read_rows = cpu_read_rows,
     .read_samples = cpu_read_samples,
+    .unread_bytes = cpu_unread_bytes,
     .read_page = cpu_read_page,
     .write_page = cpu_write_page,
     .describe = cpu_describe,

@@ -1,7 +1,8 @@
 /*
  * cpu: the backend for processors. A pool of threads walks a program's operations together (SPMD);
  * weights stay in their file's precision, as views of the mapped bytes; activations are float32.
- * Synchronous: a submitted ticket has completed when submit() or sample() returns.
+ * A submitted ticket has completed when submit() or sample() returns, unless the backend computes on
+ * threads of its own (queue.c).
  *
  * exact and fast mode differ in the K/V element type only (float32, float16), as yet. In both a
  * row's result has the same bits whatever its company, chunking and number of threads: every output

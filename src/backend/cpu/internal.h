@@ -31,7 +31,8 @@ struct placed_weight {
 struct result_bank {
     uint64_t ticket; /* 0: never used */
     uint32_t n_outputs, n_logits;
-    float *words; /* owned, [output_row_words * max_outputs] */
+    uint64_t unread_bytes; /* of experts that no row chose */
+    float *words;          /* owned, [output_row_words * max_outputs] */
 };
 
 #define RESULT_BANKS BACKEND_IN_FLIGHT
@@ -94,8 +95,10 @@ struct cpu_backend {
     size_t part_words;
     void *pages_memory; /* owned; `pages` lies within, aligned */
     uint8_t *pages;     /* [n_pages, page_bytes] */
-    uint32_t *tables;   /* owned, [n_slots, slot_pages] */
-    int32_t *history;   /* owned, [n_slots, history_capacity] */
+    /* [n_slots, slot_pages], owned: as the step that computes sees them, and as the last submitted
+     * one will, which is what submit() checks against. */
+    uint32_t *tables, *next_tables;
+    int32_t *history; /* owned, [n_slots, history_capacity] */
     uint32_t history_capacity;
     struct sample_limits sampling;
     struct sample_bank samples[RESULT_BANKS];
@@ -105,6 +108,7 @@ struct cpu_backend {
     size_t scratch_words;      /* per thread, the most that a loaded program needs */
     float *scratch;            /* owned, [n_threads, scratch_words] */
     uint64_t last_ticket;
+    struct cpu_queue *queue;                  /* NULL: submit() computes before it returns */
     struct loaded_program *last_step_program; /* what sample() draws from */
 };
 
@@ -113,8 +117,24 @@ struct cpu_run {
     struct cpu_backend *backend;
     struct loaded_program *program;
     const struct step *step;
-    float *output_words;               /* of the bank that this step fills */
+    struct result_bank *bank;          /* that this step fills */
     const struct sample_bank *sampled; /* of the step before; NULL before the first */
+};
+
+/* Draws in progress. */
+struct cpu_draw {
+    struct cpu_backend *backend;
+    const struct sample_step *step;
+    const float *logits; /* [n_logits, stride] */
+    size_t stride;
+    struct sample_bank *bank;
+};
+
+/* What a ticket stands for: a forward pass, or draws (draw.step is not NULL). */
+struct cpu_job {
+    uint64_t ticket;
+    struct cpu_run run;
+    struct cpu_draw draw;
 };
 
 struct worker {
@@ -239,6 +259,15 @@ size_t heads_scratch_words(const struct op_heads *op);
 
 /* Runs the program's operations on the step with all threads. */
 void cpu_walk(const struct cpu_run *run);
+/* A checked job, by all threads. */
+void cpu_run_step(const struct cpu_run *run); /* tables, copies and the walk */
+void cpu_run_draws(const struct cpu_draw *draw);
+
+/* queue.c: submitted jobs run in order, on the caller's thread or on one of the backend's own. */
+enum status cpu_queue_create(struct cpu_backend *backend, struct error *err);
+void cpu_queue_free(struct cpu_backend *backend); /* waits for what was submitted */
+void cpu_enqueue(struct cpu_backend *backend, const struct cpu_job *job);
+void cpu_finish(struct cpu_backend *backend, uint64_t ticket); /* waits until it has completed */
 
 /* load.c: weights and programs. */
 enum status cpu_place(struct backend *backend, const struct program *program, uint32_t weight,

@@ -190,6 +190,19 @@ static struct grouping group_pairs(const struct worker *w, const struct op_exper
     return g;
 }
 
+/* One thread notes what of the experts' weights nobody reads. */
+static void count_unread(const struct worker *w, const struct op_experts *op,
+                         const struct grouping *g)
+{
+    const struct weight *weights = w->run->program->program->weights;
+    const int32_t parts[] = {op->gate, op->up, op->down};
+    uint64_t unread = 0;
+    for (uint32_t e = 0; e < g->n_experts; e++)
+        unread += g->starts[e + 1] == g->starts[e];
+    for (int i = 0; i < 3; i++)
+        w->run->bank->unread_bytes += weight_bytes(&weights[parts[i]]) / g->n_experts * unread;
+}
+
 /* hidden = act(gate x) * (up x) for up to KERNEL_X pairs of one expert, one block of columns. */
 static void hidden_unit(const struct cpu_run *run, const struct op_experts *op,
                         const struct matrix_input *in, uint32_t expert, const uint32_t *pairs,
@@ -274,6 +287,8 @@ void cpu_experts(const struct worker *w, const struct op_experts *op, uint32_t q
     hidden.split = op->k;
     matrix_quantise_planned(w, &in, quantise);
     struct grouping g = group_pairs(w, op, n);
+    if (w->index == 0)
+        count_unread(w, op, &g);
     fill_hidden(w, op, &in, &g);
     worker_barrier(w);
     if (down->packed && down->packed->form != ACT_FLOAT)

@@ -14,7 +14,7 @@ float *run_row(const struct cpu_run *run, struct view view, uint32_t row)
     const struct loaded_program *program = run->program;
     const struct buffer *buffer = &program->program->buffers[view.buffer];
     bool step = buffer->rows == ROWS_STEP;
-    float *words = step ? program->step_words : run->output_words;
+    float *words = step ? program->step_words : run->bank->words;
     uint64_t capacity = step ? program->limits.max_rows : program->limits.max_outputs;
     return words + buffer->offset * capacity + (uint64_t)row * buffer->width + view.column;
 }

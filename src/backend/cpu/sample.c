@@ -35,15 +35,7 @@ void cpu_sample_release(struct cpu_backend *backend)
     free(backend->draw_scratch);
 }
 
-struct draw {
-    struct cpu_backend *backend;
-    const struct sample_step *step;
-    const float *logits; /* [n_logits, stride] */
-    size_t stride;
-    struct sample_bank *bank;
-};
-
-static void draw_row(const struct draw *d, uint32_t index, void *scratch)
+static void draw_row(const struct cpu_draw *d, uint32_t index, void *scratch)
 {
     struct cpu_backend *backend = d->backend;
     const struct sample_row *row = &sample_step_rows(d->step)[index];
@@ -75,10 +67,32 @@ static void draw_row(const struct draw *d, uint32_t index, void *scratch)
 
 static void draw_rows(void *context, uint32_t index, uint32_t n_threads)
 {
-    const struct draw *d = context;
+    const struct cpu_draw *d = context;
     void *scratch = d->backend->draw_scratch + index * d->backend->draw_scratch_bytes;
     for (uint32_t i = index; i < d->step->n_rows; i += n_threads)
         draw_row(d, i, scratch);
+}
+
+void cpu_run_draws(const struct cpu_draw *draw)
+{
+    struct cpu_backend *backend = draw->backend;
+    const struct sample_step *step = draw->step;
+    for (uint32_t i = 0; i < step->n_history_writes; i++) {
+        struct history_write w = sample_step_history(step)[i];
+        backend->history[(size_t)w.slot * backend->history_capacity + w.position] = w.token;
+    }
+    /* One row would only wake threads for nothing. */
+    if (step->n_rows > 1)
+        thread_pool_run(backend->pool, draw_rows, (void *)(uintptr_t)draw);
+    else
+        draw_rows((void *)(uintptr_t)draw, 0, 1);
+    for (uint32_t i = 0; i < step->n_rows; i++) {
+        const struct sample_row *row = &sample_step_rows(step)[i];
+        /* The last token of a full context has no place, and nobody will read it. */
+        if (row->position < backend->history_capacity)
+            backend->history[(size_t)row->slot * backend->history_capacity + row->position] =
+                draw->bank->results[i].token;
+    }
 }
 
 static bool mask_fits(const struct cpu_backend *backend, const struct sample_step *step,
@@ -146,35 +160,21 @@ enum status cpu_sample(struct backend *base, struct loaded_program *program,
     enum status status = check_step(backend, program, step, results->n_logits, err);
     if (status != STATUS_OK)
         return status;
-    for (uint32_t i = 0; i < step->n_history_writes; i++) {
-        struct history_write w = sample_step_history(step)[i];
-        backend->history[(size_t)w.slot * backend->history_capacity + w.position] = w.token;
-    }
     const struct buffer *buffer = &program->program->buffers[program->program->logits];
-    struct draw draw = {
-        .backend = backend,
-        .step = step,
-        .logits = results->words + buffer->offset * program->limits.max_outputs,
-        .stride = buffer->width,
-        .bank = &backend->samples[backend->n_sample_steps++ % RESULT_BANKS],
-    };
-    /* One row would only wake threads for nothing. */
-    if (step->n_rows > 1)
-        thread_pool_run(backend->pool, draw_rows, &draw);
-    else
-        draw_rows(&draw, 0, 1);
-    for (uint32_t i = 0; i < step->n_rows; i++) {
-        const struct sample_row *row = &sample_step_rows(step)[i];
-        /* The last token of a full context has no place, and nobody will read it. */
-        if (row->position < backend->history_capacity)
-            backend->history[(size_t)row->slot * backend->history_capacity + row->position] =
-                draw.bank->results[i].token;
-    }
-    draw.bank->n = step->n_rows;
-    draw.bank->ticket = *ticket = ++backend->last_ticket;
+    struct sample_bank *bank = &backend->samples[backend->n_sample_steps++ % RESULT_BANKS];
+    bank->n = step->n_rows;
+    bank->ticket = *ticket = ++backend->last_ticket;
+    cpu_enqueue(backend, &(struct cpu_job){
+                             .ticket = *ticket,
+                             .draw = {.backend = backend,
+                                      .step = step,
+                                      .logits = results->words +
+                                                buffer->offset * program->limits.max_outputs,
+                                      .stride = buffer->width,
+                                      .bank = bank},
+                         });
     return STATUS_OK;
 }
-
 enum status cpu_read_samples(struct backend *base, uint64_t ticket, uint32_t n,
                              struct sample_result *out, struct error *err)
 {

@@ -12,7 +12,11 @@
  *   done     opened by the last worker to finish; the caller waits here
  *
  * A condition variable rather than a futex, because it exists on every system and thread sanitizer
- * understands it; only the slow path pays for it.
+ * understands it; only the slow path pays for it. Two of them, used in turn: glibc before 2.41 can lose
+ * a wake-up when a thread that was just woken waits on the same variable again while others of its
+ * broadcast are still waking (its bug 25847; at the barrier of two threads on a busy machine that took
+ * seconds to happen). Nobody returns to a variable before all have left it, since the opening after
+ * next takes everybody.
  */
 #ifdef __linux__
 #define _GNU_SOURCE /* pthread_setaffinity_np */
@@ -38,7 +42,7 @@ struct gate {
     _Alignas(CACHE_LINE) atomic_uint opened; /* how often; wraps, only inequality is tested */
     atomic_uint sleepers;
     _Alignas(CACHE_LINE) pthread_mutex_t mutex;
-    pthread_cond_t cond;
+    pthread_cond_t conds[2]; /* of even and odd openings */
 };
 
 struct thread_pool {
@@ -75,23 +79,25 @@ static void gate_init(struct gate *gate)
     atomic_init(&gate->opened, 0);
     atomic_init(&gate->sleepers, 0);
     pthread_mutex_init(&gate->mutex, NULL);
-    pthread_cond_init(&gate->cond, NULL);
+    pthread_cond_init(&gate->conds[0], NULL);
+    pthread_cond_init(&gate->conds[1], NULL);
 }
 
 static void gate_release(struct gate *gate)
 {
-    pthread_cond_destroy(&gate->cond);
+    pthread_cond_destroy(&gate->conds[0]);
+    pthread_cond_destroy(&gate->conds[1]);
     pthread_mutex_destroy(&gate->mutex);
 }
 
 static void gate_open(struct gate *gate)
 {
-    atomic_fetch_add(&gate->opened, 1);
+    unsigned seen = atomic_fetch_add(&gate->opened, 1);
     if (atomic_load(&gate->sleepers) == 0)
         return;
     /* A sleeper holds the mutex from its announcement until it is inside the wait. */
     pthread_mutex_lock(&gate->mutex);
-    pthread_cond_broadcast(&gate->cond);
+    pthread_cond_broadcast(&gate->conds[seen & 1]);
     pthread_mutex_unlock(&gate->mutex);
 }
 
@@ -111,7 +117,7 @@ static void gate_wait(struct gate *gate, unsigned seen, uint64_t spin_ns)
     pthread_mutex_lock(&gate->mutex);
     atomic_fetch_add(&gate->sleepers, 1);
     while (atomic_load(&gate->opened) == seen)
-        pthread_cond_wait(&gate->cond, &gate->mutex);
+        pthread_cond_wait(&gate->conds[seen & 1], &gate->mutex);
     atomic_fetch_sub(&gate->sleepers, 1);
     pthread_mutex_unlock(&gate->mutex);
 }

@@ -21,6 +21,7 @@ struct load_user {
     enum user_state state;
     uint64_t wake_ns; /* THINKING */
     uint32_t max_tokens;
+    uint32_t last_prompt; /* tokens that the conversation's turn before sent; 0: unknown */
     struct load_talk talk;
     struct load_sample sample;
     double gaps[LOAD_GAPS_MAX];
@@ -34,6 +35,8 @@ struct load_run {
     struct load_level *level; /* NULL: probing */
     struct load_user *users;
     uint32_t n_users, n_asking, n_started, n_wanted;
+    struct load_user *cold; /* behind the users: sends cold prompts; NULL: nobody does */
+    uint64_t cold_random;
     uint64_t random, next_arrival_ns; /* open loop */
     bool out_of_memory;
 };
@@ -90,13 +93,22 @@ void load_done(struct load_run *run, uint32_t index, const sluice_usage *usage, 
         sample->prompt_tokens = usage->prompt_tokens;
         sample->cached_tokens = usage->cached_tokens;
         sample->output_tokens = usage->output_tokens;
+        if (sample->turn > 1 && user->last_prompt < usage->prompt_tokens)
+            sample->history_tokens = user->last_prompt;
     }
+    user->last_prompt = usage ? usage->prompt_tokens : 0;
     if (!sample->error[0] && sample->n_events == 0 && !usage)
         snprintf(sample->error, sizeof sample->error, "the answer was empty");
     run->n_asking--;
     user->state = USER_IDLE;
     if (!run->level)
         return;
+    if (user == run->cold) {
+        run->level->n_cold++;
+        return;
+    }
+    if (run->config->scenario == LOAD_WARM && sample->turn == 1)
+        return; /* that is what makes it warm */
     if (!keep_sample(run->level, user))
         run->out_of_memory = true;
     load_talk_answer(run->plan, &user->talk, buf_str(&user->answer));
@@ -154,6 +166,17 @@ static void dispatch(struct load_run *run, uint64_t now)
     }
 }
 
+/* Warm turns begin when the last history is there. */
+static bool must_wait(const struct load_run *run, const struct load_user *user)
+{
+    if (run->config->scenario != LOAD_WARM || user->talk.turn != 2)
+        return false;
+    for (uint32_t i = 0; i < run->n_users; i++)
+        if (run->users[i].talk.turn < 2)
+            return true;
+    return false;
+}
+
 /* Starts whoever has thought enough; returns how long until the next one, in milliseconds. */
 static int wake_users(struct load_run *run, uint64_t now)
 {
@@ -163,7 +186,7 @@ static int wake_users(struct load_run *run, uint64_t now)
         next = run->next_arrival_ns;
     for (uint32_t i = 0; i < run->n_users; i++) {
         struct load_user *user = &run->users[i];
-        if (user->state != USER_THINKING)
+        if (user->state != USER_THINKING || must_wait(run, user))
             continue;
         if (user->wake_ns <= now)
             ask(run, i, user->talk.messages, user->max_tokens);
@@ -171,6 +194,32 @@ static int wake_users(struct load_run *run, uint64_t now)
             next = user->wake_ns;
     }
     return next > now ? (int)((next - now) / 1000000u) + 1 : 0;
+}
+
+/* Its answer runs, or its history is in the cache. */
+static bool is_under_way(const struct load_run *run, const struct load_user *user)
+{
+    return run->config->scenario == LOAD_WARM ? user->talk.turn > 1 : user->sample.first_ns > 0;
+}
+
+/* Once every user is under way, one cold prompt after the other. */
+static void ask_cold(struct load_run *run)
+{
+    struct load_user *cold = run->cold;
+    if (!cold || cold->state != USER_IDLE || run->out_of_memory)
+        return;
+    for (uint32_t i = 0; i < run->n_users; i++)
+        if (!is_under_way(run, &run->users[i]))
+            return;
+    struct buf text = {0};
+    load_words(&run->cold_random, load_words_for(run->plan, run->config->cold_tokens), &text);
+    json_t *messages = json_pack("[{s:s, s:s}]", "role", "user", "content", text.data);
+    if (messages)
+        ask(run, run->n_users, messages, 1);
+    else
+        run->out_of_memory = true;
+    json_decref(messages);
+    buf_release(&text);
 }
 
 static bool anybody_busy(const struct load_run *run)
@@ -192,39 +241,58 @@ static void measure_time(struct load_level *level)
     level->seconds = last > first ? (double)(last - first) * 1e-9 : 0.0;
 }
 
-static enum status run_level(struct load_run *run, struct load_level *level, uint32_t users,
-                             struct error *err)
+static enum status make_users(struct load_run *run, struct load_level *level, struct error *err)
 {
     const struct load_config *config = run->config;
+    uint32_t users = level->users;
     uint32_t least = config->brief ? 3 : 8, enough = config->brief ? users : 2 * users;
-    level->users = users;
     run->level = level;
-    run->n_users = config->rate > 0 ? LOAD_USERS_MAX : users;
+    run->n_users = config->rate > 0 ? LOAD_USERS_MAX - 1 : users;
     run->n_started = run->n_asking = 0;
     run->n_wanted = config->requests ? config->requests : enough > least ? enough : least;
-    run->users = calloc(run->n_users, sizeof *run->users);
+    if (config->scenario == LOAD_WARM)
+        run->n_wanted += users;
+    run->users = calloc((size_t)run->n_users + 1, sizeof *run->users);
     if (!run->users)
         return error_set(err, STATUS_MEMORY, "out of memory for %u users", run->n_users);
     for (uint32_t i = 0; i < run->n_users; i++) {
         run->users[i].talk.index = i;
         run->users[i].talk.random = config->seed + (uint64_t)users * 1000003u + i * 7919u;
+        if (level->cold && config->scenario != LOAD_WARM) /* new texts, as in the first pass */
+            run->users[i].talk.random += 15485863u;
     }
+    run->cold = level->cold ? &run->users[run->n_users] : NULL;
     run->next_arrival_ns = clock_now_ns();
+    return STATUS_OK;
+}
+
+static enum status run_level(struct load_run *run, struct load_level *level, uint32_t users,
+                             bool cold, struct error *err)
+{
+    const struct load_config *config = run->config;
+    level->users = users;
+    level->cold = cold;
+    if (make_users(run, level, err) != STATUS_OK)
+        return STATUS_MEMORY;
     while ((run->n_started < run->n_wanted || anybody_busy(run)) && !run->out_of_memory) {
         uint64_t now = clock_now_ns();
         dispatch(run, now);
         int timeout = wake_users(run, now);
+        ask_cold(run);
         if (config->progress)
             config->progress(config->progress_context,
                              0.999 * level->n_samples / (double)run->n_wanted, "asking");
         run->transport.wait(run->transport.context, run, timeout);
     }
-    for (uint32_t i = 0; i < run->n_users; i++) {
+    if (run->cold && run->cold->state == USER_ASKING)
+        run->transport.leave(run->transport.context, run->n_users);
+    for (uint32_t i = 0; i <= run->n_users; i++) {
         load_talk_release(&run->users[i].talk);
         buf_release(&run->users[i].answer);
     }
     free(run->users);
     run->users = NULL;
+    run->cold = NULL;
     measure_time(level);
     return run->out_of_memory ? error_set(err, STATUS_MEMORY, "out of memory for samples")
                               : STATUS_OK;
@@ -273,10 +341,10 @@ enum status load_run(const struct load_config *config, struct load_report *out, 
         out->tokens_per_word = many > few ? (double)(many - few) / (PROBE_LONG - PROBE_SHORT) : 1.3;
         status = load_plan_create(config, out->tokens_per_word, &run.plan, err);
     }
-    for (uint32_t i = 0; i < config->n_levels && status == STATUS_OK; i++) {
-        status = run_level(&run, &out->levels[i], config->users[i], err);
-        out->n_levels++;
-    }
+    run.cold_random = config->seed ^ 0xc01d;
+    for (uint32_t i = 0; i < config->n_levels && status == STATUS_OK; i++)
+        for (int cold = 0; cold <= (config->cold_tokens > 0) && status == STATUS_OK; cold++)
+            status = run_level(&run, &out->levels[out->n_levels++], config->users[i], cold, err);
     if (config->progress)
         config->progress(config->progress_context, 1.0, "");
     load_plan_free(run.plan);

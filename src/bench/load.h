@@ -27,7 +27,7 @@
 #define LOAD_USERS_MAX  4096
 #define LOAD_GAPS_MAX   4096 /* kept of one answer */
 
-enum load_scenario { LOAD_CHAT, LOAD_AGENTS, LOAD_LONG, LOAD_SHARED_PREFIX, LOAD_TRACE };
+enum load_scenario { LOAD_CHAT, LOAD_AGENTS, LOAD_LONG, LOAD_SHARED_PREFIX, LOAD_WARM, LOAD_TRACE };
 
 struct load_config {
     const char *url, *api_key, *model_name; /* a server; or */
@@ -41,6 +41,7 @@ struct load_config {
     uint32_t max_tokens;    /* of an answer; 0: 64 */
     double think_seconds;   /* longest pause of a user; negative: the scenario's */
     double rate;            /* requests per second (open loop); 0: closed loop */
+    uint32_t cold_tokens;   /* not 0: each level a second time, beside prompts of so many tokens */
     uint64_t seed;
     uint32_t timeout_seconds;                                           /* of one request; 0: 600 */
     void (*progress)(void *context, double fraction, const char *what); /* may be NULL */
@@ -54,8 +55,9 @@ struct load_sample {
     uint32_t n_events; /* that carried text, thinking or a call */
     bool has_usage;
     uint32_t prompt_tokens, cached_tokens, output_tokens; /* by usage */
-    char error[160];                                      /* "": none */
-    uint32_t first_gap, n_gaps;                           /* in the level's gaps */
+    uint32_t history_tokens;    /* of the prompt: what the turn before sent; 0: the first turn */
+    char error[160];            /* "": none */
+    uint32_t first_gap, n_gaps; /* in the level's gaps */
 };
 
 struct load_level {
@@ -63,14 +65,16 @@ struct load_level {
     struct load_sample *samples; /* owned */
     double *gaps;                /* seconds between events, owned */
     size_t sample_capacity, gap_capacity;
-    double seconds; /* first start to last end */
+    double seconds;  /* first start to last end */
+    bool cold;       /* one more client sent cold prompts meanwhile, one after the other: */
+    uint32_t n_cold; /* answered ones */
 };
 
 struct load_report {
     struct load_config config;
     char model[128], target[256];
     double tokens_per_word; /* found by asking */
-    struct load_level levels[LOAD_LEVELS_MAX];
+    struct load_level levels[2 * LOAD_LEVELS_MAX];
     uint32_t n_levels;
 };
 
@@ -82,6 +86,10 @@ struct load_summary {
     uint32_t requests, errors, disagreements, without_usage;
     uint64_t prompt_tokens, cached_tokens, output_tokens, events;
     double total_rate, user_rate; /* all output over the level's time; median of single answers */
+    /* Turns that resend a history: its tokens, those of them that were computed again, and the most
+     * of one turn. */
+    uint32_t later_turns, recomputed_most;
+    uint64_t history_tokens, recomputed_tokens;
     double first_p50, first_p95, first_p99, gap_p50, gap_p99, cached_share;
 };
 
@@ -104,6 +112,8 @@ struct load_plan;
 enum status load_plan_create(const struct load_config *config, double tokens_per_word,
                              struct load_plan **out, struct error *err);
 void load_plan_free(struct load_plan *plan);
+/* Words that make about so many tokens. */
+uint32_t load_words_for(const struct load_plan *plan, uint32_t tokens);
 /* `n` words of text, different for every seed. */
 void load_words(uint64_t *random, uint32_t n, struct buf *out);
 
@@ -135,6 +145,8 @@ struct load_transport {
                          uint32_t max_tokens, struct error *err);
     /* Waits up to the time-out for something to happen and reports it by load_*() below. */
     void (*wait)(void *context, struct load_run *run, int timeout_ms);
+    /* The user leaves in the middle of an answer; nothing of it is reported any more. */
+    void (*leave)(void *context, uint32_t user);
     void (*close)(void *context);
 };
 

@@ -121,6 +121,13 @@ static void wait_for(void *context, struct load_run *run, int timeout_ms)
     }
 }
 
+static void leave(void *context, uint32_t user)
+{
+    struct engine_transport *t = context;
+    sluice_request_free(t->requests[user]);
+    t->requests[user] = NULL;
+}
+
 static void close_transport(void *context)
 {
     struct engine_transport *t = context;
@@ -151,6 +158,6 @@ enum status load_engine_open(const struct load_config *config, struct load_trans
     size_t n = strnlen(info.name, model_size - 1);
     memcpy(model, info.name, n);
     model[n] = 0;
-    *out = (struct load_transport){t, start, wait_for, close_transport};
+    *out = (struct load_transport){t, start, wait_for, leave, close_transport};
     return STATUS_OK;
 }

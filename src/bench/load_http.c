@@ -215,6 +215,12 @@ static void wait_for(void *context, struct load_run *run, int timeout_ms)
     }
 }
 
+static void leave(void *context, uint32_t user)
+{
+    struct http_transport *t = context;
+    exchange_free(t->exchanges[user]);
+}
+
 static void close_transport(void *context)
 {
     struct http_transport *t = context;
@@ -311,6 +317,6 @@ enum status load_http_open(const struct load_config *config, struct load_transpo
         return status;
     }
     snprintf(model, model_size, "%s", t->model);
-    *out = (struct load_transport){t, start, wait_for, close_transport};
+    *out = (struct load_transport){t, start, wait_for, leave, close_transport};
     return STATUS_OK;
 }

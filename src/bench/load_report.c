@@ -45,13 +45,14 @@ static double rate_of(const struct load_sample *sample)
     return (n - 1) / ((double)(sample->end_ns - sample->first_ns) * 1e-9);
 }
 
-/* The end token is in the usage but has no event; more than that is told. */
+/* The end token is in the usage but has no event; text that was held back may come after the last
+ * token. More than that is told. */
 static bool disagrees(const struct load_sample *sample)
 {
     if (!sample->has_usage)
         return false;
     int64_t difference = (int64_t)sample->output_tokens - sample->n_events;
-    return difference < 0 || difference > 1;
+    return difference < -1 || difference > 1;
 }
 
 static void add_sample(const struct load_sample *sample, struct load_summary *out, double *firsts,
@@ -68,6 +69,15 @@ static void add_sample(const struct load_sample *sample, struct load_summary *ou
     out->cached_tokens += sample->cached_tokens;
     out->output_tokens += tokens_of(sample);
     out->events += sample->n_events;
+    if (sample->history_tokens) {
+        uint32_t again = sample->history_tokens > sample->cached_tokens
+                             ? sample->history_tokens - sample->cached_tokens
+                             : 0;
+        out->later_turns++;
+        out->history_tokens += sample->history_tokens;
+        out->recomputed_tokens += again;
+        out->recomputed_most = again > out->recomputed_most ? again : out->recomputed_most;
+    }
     if (sample->first_ns)
         firsts[(*n_firsts)++] = first_of(sample);
     double rate = rate_of(sample);
@@ -120,7 +130,7 @@ static void write_row(const struct load_level *level, const char *separator, con
 {
     struct load_summary s;
     load_summarize(level, &s);
-    buf_printf(out, "%5u%s%8u", level->users, separator, s.requests);
+    buf_printf(out, level->cold ? "%4u+%s%8u" : "%5u%s%8u", level->users, separator, s.requests);
     buf_printf(out, isnan(s.total_rate) ? "%s%10s" : "%s", separator, "-");
     if (!isnan(s.total_rate))
         buf_printf(out, "%10.1f", s.total_rate);
@@ -140,6 +150,20 @@ static void write_row(const struct load_level *level, const char *separator, con
     buf_printf(out, "%s%6u%s\n", separator, s.errors, end);
 }
 
+/* A level beside cold prompts against the same one without. */
+static void write_disturbance(const struct load_level *alone, const struct load_level *level,
+                              uint32_t tokens, const char *indent, struct buf *out)
+{
+    struct load_summary a, b;
+    load_summarize(alone, &a);
+    load_summarize(level, &b);
+    buf_printf(out,
+               "%s%u+: beside cold prompts of %u tokens (%u answered): first token p95 %.2f times, "
+               "gap p99 %.2f times, gap p50 %.2f times that without\n",
+               indent, level->users, tokens, level->n_cold, b.first_p95 / a.first_p95,
+               b.gap_p99 / a.gap_p99, b.gap_p50 / a.gap_p50);
+}
+
 /* What the table alone would hide: errors, and counts that do not fit. */
 static void write_notes(const struct load_report *report, const char *indent, struct buf *out)
 {
@@ -147,12 +171,22 @@ static void write_notes(const struct load_report *report, const char *indent, st
         const struct load_level *level = &report->levels[i];
         struct load_summary s;
         load_summarize(level, &s);
+        if (level->cold && i > 0)
+            write_disturbance(&report->levels[i - 1], level, report->config.cold_tokens, indent,
+                              out);
+        if (s.later_turns)
+            buf_printf(out,
+                       "%s%u users: %u turns resent %llu tokens of their conversations, %llu were "
+                       "computed again: %.1f a turn, at most %u\n",
+                       indent, level->users, s.later_turns, (unsigned long long)s.history_tokens,
+                       (unsigned long long)s.recomputed_tokens,
+                       (double)s.recomputed_tokens / s.later_turns, s.recomputed_most);
         if (s.disagreements)
             buf_printf(
                 out,
                 "%s%u users: usage and stream events disagree for %u of %u answers (%llu "
-                "tokens by usage, %llu events); the rates use usage (a server may send nothing "
-                "for a token that shows no text)\n",
+                "tokens by usage, %llu events); the rates use usage (a token without text may "
+                "have no event, one that ends a thought or a call two)\n",
                 indent, level->users, s.disagreements, s.requests,
                 (unsigned long long)s.output_tokens, (unsigned long long)s.events);
         if (s.without_usage)
@@ -170,8 +204,8 @@ static void write_notes(const struct load_report *report, const char *indent, st
 static void write_title(const struct load_report *report, struct buf *out)
 {
     const struct load_config *config = &report->config;
-    buf_printf(out, "%s at %s, scenario %s, answers of up to %u tokens, %s loop", report->model,
-               report->target,
+    buf_printf(out, "%s %s%s, scenario %s, answers of up to %u tokens, %s loop", report->model,
+               config->url ? "at " : "", report->target,
                config->scenario == LOAD_TRACE ? config->trace
                                               : load_scenario_name(config->scenario),
                config->max_tokens ? config->max_tokens : 64, config->rate > 0 ? "open" : "closed");
@@ -354,6 +388,12 @@ static json_t *level_json(const struct load_level *level)
         {"cached_tokens", (double)s.cached_tokens},
         {"output_tokens", (double)s.output_tokens},
         {"events", (double)s.events},
+        {"cold", level->cold},
+        {"cold_answered", level->n_cold},
+        {"later_turns", s.later_turns},
+        {"history_tokens", (double)s.history_tokens},
+        {"recomputed_tokens", (double)s.recomputed_tokens},
+        {"recomputed_most", s.recomputed_most},
         {"disagreements", s.disagreements},
         {"without_usage", s.without_usage},
     };

@@ -8,6 +8,8 @@
  *   shared-prefix  a system prompt of 1,000 tokens that all have, and a question of 60
  *   agents         a shared system prompt of 600 tokens, six turns: a task, then tool results of
  *                  120 tokens, each resending the history with the answers so far; thinks between
+ *   warm           a history of 4,000 tokens of the user's own, then turns of 200 new tokens on it
+ *                  (the turn that computes the history is not counted)
  *   a trace        conversations of a tau-bench file as they were: every assistant turn is a request
  *                  with the recorded messages before it
  */
@@ -38,9 +40,9 @@ static const struct {
     uint32_t prompt_tokens, system_tokens;
     double think_seconds;
 } scenarios[] = {
-    [LOAD_CHAT] = {"chat", 190, 0, 0.0},  [LOAD_AGENTS] = {"agents", 120, 600, 1.0},
-    [LOAD_LONG] = {"long", 4000, 0, 0.0}, [LOAD_SHARED_PREFIX] = {"shared-prefix", 60, 1000, 0.0},
-    [LOAD_TRACE] = {"trace", 0, 0, 1.0},
+    [LOAD_CHAT] = {"chat", 190, 0, 0.0},    [LOAD_AGENTS] = {"agents", 120, 600, 1.0},
+    [LOAD_LONG] = {"long", 4000, 0, 0.0},   [LOAD_SHARED_PREFIX] = {"shared-prefix", 60, 1000, 0.0},
+    [LOAD_WARM] = {"warm", 200, 4000, 0.0}, [LOAD_TRACE] = {"trace", 0, 0, 1.0},
 };
 #define N_SCENARIOS (sizeof scenarios / sizeof *scenarios)
 
@@ -57,7 +59,7 @@ enum status load_parse_scenario(const char *name, enum load_scenario *out, struc
             return STATUS_OK;
         }
     return error_set(err, STATUS_USAGE,
-                     "--scenario %s: expected chat, agents, long or shared-prefix", name);
+                     "--scenario %s: expected chat, agents, long, shared-prefix or warm", name);
 }
 
 static uint64_t next_random(uint64_t *state)
@@ -85,6 +87,11 @@ void load_words(uint64_t *random, uint32_t n, struct buf *out)
             buf_append_char(out, ' ');
         buf_append_cstr(out, words[next_random(random) % (sizeof words / sizeof *words)]);
     }
+}
+
+uint32_t load_words_for(const struct load_plan *plan, uint32_t tokens)
+{
+    return (uint32_t)((double)tokens / plan->tokens_per_word + 0.5);
 }
 
 static json_t *message(const char *role, uint64_t *random, double tokens, double tokens_per_word)
@@ -156,7 +163,7 @@ enum status load_plan_create(const struct load_config *config, double tokens_per
     plan->think_seconds = config->think_seconds >= 0 ? config->think_seconds
                                                      : scenarios[config->scenario].think_seconds;
     uint32_t system = scenarios[config->scenario].system_tokens;
-    if (system)
+    if (system && config->scenario != LOAD_WARM)
         plan->system = message("system", &random, system, plan->tokens_per_word);
     if (config->scenario == LOAD_TRACE) {
         enum status status = read_trace(config->trace, &plan->trace, err);
@@ -186,6 +193,10 @@ static void start_talk(struct load_plan *plan, struct load_talk *talk)
     talk->position = 0;
     if (plan->system)
         json_array_append(talk->messages, plan->system);
+    if (plan->scenario == LOAD_WARM)
+        json_array_append_new(talk->messages,
+                              message("system", &talk->random, scenarios[LOAD_WARM].system_tokens,
+                                      plan->tokens_per_word));
 }
 
 /* Adds the recorded messages up to the next answer. False: the conversation is over. */
@@ -214,7 +225,8 @@ bool load_talk_next(struct load_plan *plan, struct load_talk *talk, uint32_t *ma
                     double *think_seconds)
 {
     uint32_t turns = plan->scenario == LOAD_AGENTS ? AGENT_TURNS : 1;
-    bool fresh = !talk->messages || (plan->scenario != LOAD_TRACE && talk->turn >= turns);
+    bool fresh = !talk->messages || (plan->scenario != LOAD_TRACE && plan->scenario != LOAD_WARM &&
+                                     talk->turn >= turns);
     *max_tokens = plan->max_tokens;
     if (fresh)
         start_talk(plan, talk);
@@ -227,6 +239,8 @@ bool load_talk_next(struct load_plan *plan, struct load_talk *talk, uint32_t *ma
                 return false;
         }
     } else {
+        if (plan->scenario == LOAD_WARM) /* always the same history */
+            json_array_remove(talk->messages, 1);
         json_array_append_new(talk->messages, message("user", &talk->random, plan->prompt_tokens,
                                                       plan->tokens_per_word));
     }

@@ -19,11 +19,11 @@ static enum status parse_users(const char *text, struct load_config *config, str
     while (*at) {
         char *end;
         unsigned long n = strtoul(at, &end, 10);
-        if (end == at || n < 1 || n > LOAD_USERS_MAX || (*end && *end != ',') ||
+        if (end == at || n < 1 || n >= LOAD_USERS_MAX || (*end && *end != ',') ||
             config->n_levels == LOAD_LEVELS_MAX)
             return error_set(err, STATUS_USAGE,
                              "--users %s: expected up to %d numbers from 1 to %d, such as 1,8,32",
-                             text, LOAD_LEVELS_MAX, LOAD_USERS_MAX);
+                             text, LOAD_LEVELS_MAX, LOAD_USERS_MAX - 1);
         config->users[config->n_levels++] = (uint32_t)n;
         at = *end ? end + 1 : end;
     }
@@ -45,17 +45,26 @@ static enum status configure(const struct bench_load_flags *flags, struct load_c
         .think_seconds = flags->has_think ? (double)flags->think : -1.0,
         .rate = (double)flags->rate,
         .seed = flags->seed,
+        .cold_tokens = flags->cold,
         .progress = terminal_progress,
     };
     enum status status = parse_users(flags->users, config, err);
-    if (status == STATUS_OK && flags->trace && flags->scenario)
-        return error_set(err, STATUS_USAGE, "--trace and --scenario exclude each other");
+    if (status == STATUS_OK && flags->trace && flags->scenario &&
+        strcmp(flags->scenario, "agents") != 0)
+        return error_set(err, STATUS_USAGE, "--trace has agents' conversations, not --scenario %s",
+                         flags->scenario);
     if (flags->trace)
         config->scenario = LOAD_TRACE;
     else if (status == STATUS_OK && flags->scenario)
         status = load_parse_scenario(flags->scenario, &config->scenario, err);
     if (status == STATUS_OK && (flags->rate < 0 || (flags->has_think && flags->think < 0)))
         status = error_set(err, STATUS_USAGE, "--rate and --think must not be negative");
+    if (status == STATUS_OK && flags->rate > 0 &&
+        (flags->cold || config->scenario == LOAD_WARM || config->scenario == LOAD_TRACE))
+        status =
+            error_set(err, STATUS_USAGE,
+                      "--rate lets requests arrive by chance; --cold, --trace and the scenario "
+                      "warm need users who wait for their answers");
     return status;
 }
 
@@ -67,7 +76,9 @@ static enum status open_engine(const struct bench_load_flags *flags, const char 
         .model = model,
         .backend = flags->backend,
         .n_threads = flags->n_threads,
-        .n_context = config->scenario == LOAD_LONG ? PROMPT_ROOM : 0,
+        .n_context = flags->n_context                               ? flags->n_context
+                     : config->scenario == LOAD_LONG || flags->cold ? PROMPT_ROOM + flags->cold
+                                                                    : 0,
         .max_sequences = 32,
         .progress = terminal_progress,
     };

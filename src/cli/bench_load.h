@@ -6,7 +6,7 @@
 
 struct bench_load_flags {
     const char *url, *users, *scenario, *trace, *api_key, *model_name, *html;
-    uint32_t requests, prompt_tokens, max_tokens, n_threads;
+    uint32_t requests, prompt_tokens, max_tokens, n_context, n_threads, cold;
     float think, rate;
     bool has_think, as_json, as_markdown;
     uint64_t seed;

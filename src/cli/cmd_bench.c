@@ -7,7 +7,7 @@
 
 static const char *model_option, *backend_name, *kv_type;
 static const char *prefill = "128,512,2048", *decode = "1,2,4,8,16,32";
-static bool prefill_given, decode_given;
+static bool prefill_given, decode_given, context_given;
 static bool exact, as_json, profile, shuffle_pages;
 static uint32_t n_threads, context = BENCH_CONTEXT, step_rows = BENCH_STEP_ROWS;
 static float seconds = (float)BENCH_SECONDS;
@@ -18,8 +18,9 @@ static const struct option options[] = {
      &prefill_given},
     {"--decode", "-d", "N,...", "sequences that generate together (default 1,2,4,8,16,32)",
      OPTION_TEXT, &decode, &decode_given},
-    {"--context", "-c", "N", "tokens before the generated one in each (default 128)", OPTION_U32,
-     &context, NULL},
+    {"--context", "-c", "N",
+     "tokens before the generated one in each (default 128); with --users: per request", OPTION_U32,
+     &context, &context_given},
     {"--threads", "-t", "N", "CPU threads (default: one per performance core)", OPTION_U32,
      &n_threads, NULL},
     {"--json", NULL, NULL, "the same as JSON", OPTION_FLAG, &as_json, NULL},
@@ -38,7 +39,7 @@ static const struct option options[] = {
      NULL},
     {"--users", NULL, "N,...", "users at once (1,8,32); without --url on the engine itself",
      OPTION_TEXT, &load.users, NULL},
-    {"--scenario", NULL, "S", "chat, agents, long or shared-prefix (chat)", OPTION_TEXT,
+    {"--scenario", NULL, "S", "chat, agents, long, shared-prefix or warm (chat)", OPTION_TEXT,
      &load.scenario, NULL},
     {"--trace", NULL, "F", "conversations of a tau-bench file instead of a scenario", OPTION_TEXT,
      &load.trace, NULL},
@@ -51,6 +52,8 @@ static const struct option options[] = {
      &load.has_think},
     {"--rate", NULL, "R", "open loop: R requests per second arrive by chance", OPTION_FLOAT,
      &load.rate, NULL},
+    {"--cold", NULL, "N", "each level again beside cold prompts of N tokens", OPTION_U32,
+     &load.cold, NULL},
     {"--seed", NULL, "S", "other texts, other arrivals", OPTION_U64, &load.seed, NULL},
     {"--api-key", NULL, "KEY", "for the server (or OPENAI_API_KEY)", OPTION_TEXT, &load.api_key,
      NULL},
@@ -108,6 +111,7 @@ static enum status run(const struct arguments *arguments, struct error *err)
         load.as_json = as_json;
         load.n_threads = n_threads;
         load.backend = backend_name;
+        load.n_context = context_given ? context : 0;
         return bench_load_run(&load, config.model, err);
     }
     /* Whoever names one kind of figure wants only that. */

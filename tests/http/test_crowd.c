@@ -67,6 +67,46 @@ static void arrivals_by_chance(void **state)
     check(&(struct load_config){.url = url, .rate = 100});
 }
 
+/* Every level a second time, while one more client sends prompt after prompt. */
+static void beside_cold_prompts(void **state)
+{
+    (void)state;
+    char url[64];
+    struct error err;
+    snprintf(url, sizeof url, "127.0.0.1:%u", client_port);
+    for (int inside = 0; inside < 2; inside++) {
+        struct load_report *report = calloc(1, sizeof *report);
+        struct load_config config = {
+            .url = inside ? NULL : url,
+            .engine = inside ? serving_engine : NULL,
+            .users = {1, 3},
+            .n_levels = 2,
+            .requests = 6,
+            .prompt_tokens = 20,
+            .max_tokens = 60,
+            .cold_tokens = 250,
+        };
+        assert_ok(load_run(&config, report, &err), &err);
+        assert_int_equal(report->n_levels, 4);
+        uint32_t answered = 0;
+        for (size_t i = 0; i < 4; i++) {
+            assert_true(report->levels[i].cold == (i % 2 == 1));
+            assert_int_equal(report->levels[i].n_samples, 6); /* none of them a cold one */
+            for (size_t j = 0; j < 6; j++)
+                assert_string_equal(report->levels[i].samples[j].error, "");
+            answered += report->levels[i].n_cold;
+        }
+        assert_true(answered > 0);
+        struct buf out = {0};
+        load_print(report, &out);
+        assert_non_null(strstr(out.data, "   3+"));
+        assert_non_null(strstr(out.data, "beside cold prompts of 250 tokens"));
+        buf_release(&out);
+        load_report_release(report);
+        free(report);
+    }
+}
+
 static void says_what_fails(void **state)
 {
     (void)state;
@@ -87,9 +127,8 @@ static void says_what_fails(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(users_of_a_server),
-        cmocka_unit_test(users_of_the_engine),
-        cmocka_unit_test(arrivals_by_chance),
+        cmocka_unit_test(users_of_a_server),  cmocka_unit_test(users_of_the_engine),
+        cmocka_unit_test(arrivals_by_chance), cmocka_unit_test(beside_cold_prompts),
         cmocka_unit_test(says_what_fails),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -53,6 +53,13 @@ act_quantise *kernel_for_activations(void)
     return act_quantise_scalar;
 }
 
+void kernels_rest(void)
+{
+    for (size_t s = 0; s < N_SETS; s++)
+        if (sets[s]->rest && usable(s))
+            sets[s]->rest();
+}
+
 const char *kernel_set_name(void)
 {
     size_t s = 0;

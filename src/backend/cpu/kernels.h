@@ -62,6 +62,7 @@ struct kernel_set {
     /* One block of activations: act_quantise_scalar(), faster; NULL in sets without packed kernels. */
     act_quantise *quantise;
     bool (*usable)(void); /* on this machine; NULL: always */
+    void (*rest)(void); /* the calling thread has nothing to do for a while; NULL: nothing to say */
 };
 
 /* Baseline C for any machine; never fails to have what the backend supports. */
@@ -82,6 +83,8 @@ const struct weight_kernel *kernel_for_weights(enum tensor_type type);
 const struct packed_kernel *kernel_for_packed(enum tensor_type type);
 /* The fastest act_quantise_scalar() here. */
 act_quantise *kernel_for_activations(void);
+/* A thread that has used kernels calls this before it waits for more work than the next barrier. */
+void kernels_rest(void);
 /* The i-th set compiled in, best first, usable or not; NULL past the end. */
 const struct kernel_set *kernel_set_at(uint32_t index);
 /* Name of the best set that this machine runs. */

@@ -153,6 +153,7 @@ static void walk(void *context, uint32_t index, uint32_t n_threads)
             then = now;
         }
     }
+    kernels_rest();
 }
 
 void cpu_walk(const struct cpu_run *run)

@@ -1,16 +1,20 @@
 /*
  * AMX int8: packed matrices of integer scales within 256 columns times many rows of activations.
  *
- * A weight times its group's scale is a whole number below 2^13: two signed planes of bytes hold it,
- * 64 * high + low, and tile products of both planes sum 256 columns exactly in 32 bits:
+ * A weight times its group's scale is a whole number below 2^13: two planes of bytes hold it, and tile
+ * products of both planes sum 256 columns exactly in 32 bits:
  *
- *     sum = 64 * (x . high) + x . low          8 tile products of 64 columns for 16 x 16 outputs
+ *     sum = 2^shift * (x . high) + x . low     16 tile products of 64 columns for 32 x 16 outputs
  *
  * then one or two fused multiply-adds, as everywhere. So results are the bits of the row kernels
  * (x86_avx512.c), which serve few rows. Panels are in tile order as they are: a word of 16 rows is a
  * row of a B tile. Per block of 256 columns: the planes are made once (8 KiB), then 32 rows at a time
- * pass: 2 A x 2 B x 4 C tiles. Sums of the 32 rows before are turned into floats by the vector units
- * while the tile unit works (jobs overlap in the out-of-order window).
+ * pass: 2 A x 2 B x 4 C tiles.
+ *
+ * What bounds this (one core of a fourth-generation Xeon, ns per 32 rows x 16 x 256, of which tile
+ * products alone take 100): loading tiles and multiplying 120, storing the sums 40, turning them into
+ * floats 130, making planes 30 where 192 rows share them. These add up: pieces of the one put between
+ * pieces of the other, more panels beside each other and activations in tile order changed nothing.
  *
  * Simple formats (a float scale per 32 columns) gain little, since tiles would be emptied every half
  * K step: they stay with the row kernels.
@@ -33,8 +37,17 @@ struct tile_shapes {
     uint8_t rows[16];
 };
 
+/* Loading and releasing the configuration takes ten microseconds where a hypervisor is below, so that
+ * tiles stay configured until the thread rests. XINUSE tells, whoever used tiles meanwhile. */
+__attribute__((target("xsave"))) static bool tiles_in_use(void)
+{
+    return _xgetbv(1) >> 17 & 1;
+}
+
 static void configure_tiles(void)
 {
+    if (tiles_in_use())
+        return;
     struct tile_shapes shapes = {.palette = 1};
     for (int i = 0; i < 8; i++) {
         shapes.row_bytes[i] = 64;
@@ -50,25 +63,39 @@ struct planes {
     uint8_t high[64 * 64], low[64 * 64];
 } __attribute__((aligned(64)));
 
-INLINE void split_planes(struct type_256 t, const uint8_t *block, const struct scales_256 *s,
-                         struct planes *out)
+/* How a product of a weight and its scale becomes two bytes. The lower one is unsigned. */
+enum split {
+    SPLIT_SCALE,   /* scale = 8 * a + b: a * q and b * q, both below 2^8 (q below 2^5, no offset) */
+    SPLIT_PRODUCT, /* the product's upper byte, signed, and its lower byte */
+};
+
+/* A group's scale in both 16-bit halves of each row's lane. */
+INLINE __m512i scale_pair(__m512i scale)
 {
-    const __m512i bytes = _mm512_set1_epi16(255), six = _mm512_set1_epi16(63);
+    return _mm512_or_si512(_mm512_and_si512(scale, _mm512_set1_epi32(0xffff)),
+                           _mm512_slli_epi32(scale, 16));
+}
+
+INLINE void split_planes(struct type_256 t, enum split split, const uint8_t *block,
+                         const struct scales_256 *s, struct planes *out)
+{
+    const __m512i bytes = _mm512_set1_epi16(255);
     const __m512i offset = _mm512_set1_epi16(t.bias == BIAS_OFFSET ? (short)(1 << t.shift) : 0);
     UNROLL for (uint32_t g = 0; g < 8; g++) UNROLL for (uint32_t i = 0; i < 8; i++)
     {
-        __m512i scale = s->scale[t.group == 32 ? g : 2 * g + i / 4];
-        scale = _mm512_or_si512(_mm512_and_si512(scale, _mm512_set1_epi32(0xffff)),
-                                _mm512_slli_epi32(scale, 16));
-        __m512i q = t.step(block, g, i);
-        __m512i even = _mm512_sub_epi16(_mm512_and_si512(q, bytes), offset);
-        __m512i odd = _mm512_sub_epi16(_mm512_srli_epi16(q, 8), offset);
-        even = _mm512_mullo_epi16(even, scale);
-        odd = _mm512_mullo_epi16(odd, scale);
-        __m512i low = _mm512_or_si512(_mm512_and_si512(even, six),
-                                      _mm512_slli_epi16(_mm512_and_si512(odd, six), 8));
-        __m512i high = _mm512_or_si512(_mm512_and_si512(_mm512_srai_epi16(even, 6), bytes),
-                                       _mm512_slli_epi16(_mm512_srai_epi16(odd, 6), 8));
+        __m512i scale = scale_pair(s->scale[t.group == 32 ? g : 2 * g + i / 4]);
+        __m512i q = t.step(block, g, i), low, high;
+        if (split == SPLIT_SCALE) { /* no product carries from a byte to the next */
+            low = _mm512_mullo_epi16(q, _mm512_and_si512(scale, _mm512_set1_epi16(7)));
+            high = _mm512_mullo_epi16(q, _mm512_srli_epi16(scale, 3));
+        } else {
+            __m512i even = _mm512_sub_epi16(_mm512_and_si512(q, bytes), offset);
+            __m512i odd = _mm512_sub_epi16(_mm512_srli_epi16(q, 8), offset);
+            even = _mm512_mullo_epi16(even, scale);
+            odd = _mm512_mullo_epi16(odd, scale);
+            low = _mm512_or_si512(_mm512_and_si512(even, bytes), _mm512_slli_epi16(odd, 8));
+            high = _mm512_or_si512(_mm512_srli_epi16(even, 8), _mm512_andnot_si512(bytes, odd));
+        }
         _mm512_store_si512(out->low + 64 * (8 * g + i), low);
         _mm512_store_si512(out->high + 64 * (8 * g + i), high);
     }
@@ -85,8 +112,18 @@ struct a_tile {
     long stride;
 };
 
+/* tile[to] += tile[a] * tile[6]: the upper plane of a split scale is unsigned too. */
+#define MULTIPLY_HIGH(to, a)                                                                       \
+    do {                                                                                           \
+        if (split == SPLIT_SCALE)                                                                  \
+            _tile_dpbsud(to, a, 6);                                                                \
+        else                                                                                       \
+            _tile_dpbssd(to, a, 6);                                                                \
+    } while (0)
+
 /* Tiles 0..3: sums of rows 0..15 high, low, of rows 16..31 high, low. */
-static void multiply_32(const struct a_tile a[2], const struct planes *w, struct sums *out)
+INLINE void multiply_32(enum split split, const struct a_tile a[2], const struct planes *w,
+                        struct sums *out)
 {
     MEMORY_BARRIER();
     _tile_zero(0);
@@ -98,10 +135,10 @@ static void multiply_32(const struct a_tile a[2], const struct planes *w, struct
         _tile_loadd(4, a[0].rows + 64 * k, a[0].stride);
         _tile_loadd(5, a[1].rows + 64 * k, a[1].stride);
         _tile_loadd(7, w->low + 1024 * k, 64);
-        _tile_dpbssd(0, 4, 6);
-        _tile_dpbssd(2, 5, 6);
-        _tile_dpbssd(1, 4, 7);
-        _tile_dpbssd(3, 5, 7);
+        MULTIPLY_HIGH(0, 4);
+        MULTIPLY_HIGH(2, 5);
+        _tile_dpbsud(1, 4, 7);
+        _tile_dpbsud(3, 5, 7);
     }
     _tile_stored(0, out->high[0], 64);
     _tile_stored(1, out->low[0], 64);
@@ -110,7 +147,8 @@ static void multiply_32(const struct a_tile a[2], const struct planes *w, struct
     MEMORY_BARRIER();
 }
 
-static void multiply_16(const struct a_tile *a, const struct planes *w, struct sums *out)
+INLINE void multiply_16(enum split split, const struct a_tile *a, const struct planes *w,
+                        struct sums *out)
 {
     MEMORY_BARRIER();
     _tile_zero(0);
@@ -119,48 +157,71 @@ static void multiply_16(const struct a_tile *a, const struct planes *w, struct s
         _tile_loadd(6, w->high + 1024 * k, 64);
         _tile_loadd(4, a->rows + 64 * k, a->stride);
         _tile_loadd(7, w->low + 1024 * k, 64);
-        _tile_dpbssd(0, 4, 6);
-        _tile_dpbssd(1, 4, 7);
+        MULTIPLY_HIGH(0, 4);
+        _tile_dpbsud(1, 4, 7);
     }
     _tile_stored(0, out->high[0], 64);
     _tile_stored(1, out->low[0], 64);
     MEMORY_BARRIER();
 }
 
-/* Sums of n rows from row m onto the results. */
-INLINE void add_sums(struct type_256 t, const struct sums *sums, const struct scales_256 *s,
-                     uint32_t b, const struct act_rows *rows, uint32_t m, uint32_t n, float *out)
+/* Tile products not yet added to the results. */
+struct job {
+    uint32_t m, n, b;
+    const struct scales_256 *scales;
+    struct sums sums;
+};
+
+/* Rows i .. i + n (constant, up to 4) of a job onto the results. */
+INLINE void add_rows(struct type_256 t, enum split split, const struct job *job,
+                     const struct act_rows *rows, uint32_t i, uint32_t n, float *out)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        const struct act_256 *x = act_at(rows, m + i, b);
-        __m512i high = _mm512_load_si512(sums->high[i]), low = _mm512_load_si512(sums->low[i]);
-        __m512 all = _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 6), low));
-        __m512 scale = _mm512_set1_ps(x->scale);
-        __m512 acc = _mm512_loadu_ps(out + 16 * (m + i));
-        acc = _mm512_fmadd_ps(all, _mm512_mul_ps(s->d, scale), acc);
-        if (t.bias == BIAS_MINIMA) {
-            const int16_t *column_sums = t.group == 32 ? x->sums32 : x->sums16;
-            uint32_t pairs = 128 / t.group;
-            __m512i minima = _mm512_setzero_si512();
-            UNROLL for (uint32_t p = 0; p < pairs; p++) minima =
-                _mm512_dpwssd_epi32(minima, s->pairs[p], broadcast(column_sums + 2 * p));
-            acc = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(minima), _mm512_mul_ps(s->dmin, scale), acc);
-        }
-        _mm512_storeu_ps(out + 16 * (m + i), acc);
+    const struct scales_256 *s = job->scales;
+    const struct act_256 *x[4];
+    __m512i minima[4];
+    __m512 acc[4];
+    out += 16 * (job->m + i);
+    UNROLL for (uint32_t k = 0; k < n; k++)
+    {
+        x[k] = act_at(rows, job->m + i + k, job->b);
+        __m512i high = _mm512_load_si512(job->sums.high[i + k]);
+        __m512i all = _mm512_add_epi32(_mm512_slli_epi32(high, split == SPLIT_SCALE ? 3 : 8),
+                                       _mm512_load_si512(job->sums.low[i + k]));
+        acc[k] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(all),
+                                 _mm512_mul_ps(s->d, _mm512_set1_ps(x[k]->scale)),
+                                 _mm512_loadu_ps(out + 16 * k));
+        minima[k] = _mm512_setzero_si512();
     }
+    if (t.bias == BIAS_MINIMA) {
+        UNROLL for (uint32_t p = 0; p < 128 / t.group; p++) UNROLL for (uint32_t k = 0; k < n;
+                                                                        k++) minima[k] =
+            _mm512_dpwssd_epi32(minima[k], s->pairs[p],
+                                broadcast((t.group == 32 ? x[k]->sums32 : x[k]->sums16) + 2 * p));
+        UNROLL for (uint32_t k = 0; k < n; k++) acc[k] =
+            _mm512_fnmadd_ps(_mm512_cvtepi32_ps(minima[k]),
+                             _mm512_mul_ps(s->dmin, _mm512_set1_ps(x[k]->scale)), acc[k]);
+    }
+    UNROLL for (uint32_t k = 0; k < n; k++) _mm512_storeu_ps(out + 16 * k, acc[k]);
+}
+
+INLINE void add_job(struct type_256 t, enum split split, const struct job *job,
+                    const struct act_rows *rows, float *out)
+{
+    uint32_t i = 0;
+    for (; i + 4 <= job->n; i += 4)
+        add_rows(t, split, job, rows, i, 4, out);
+    for (; i < job->n; i++)
+        add_rows(t, split, job, rows, i, 1, out);
 }
 
 /* Rows m .. m + 16 of block b for a tile: in place where they lie at equal distances, as rows of one
  * operation do, else copied (experts' rows; the end of a batch). copy: [16][256]. */
-static struct a_tile rows_tile(const struct act_rows *rows, uint32_t m, uint32_t b, uint8_t *copy)
+static struct a_tile rows_tile(const struct act_rows *rows, bool even, uint32_t m, uint32_t b,
+                               uint8_t *copy)
 {
     uint32_t n = rows->n - m < 16 ? rows->n - m : 16;
-    const uint8_t *first = act_at(rows, m, b);
-    bool in_place = n == 16;
-    for (uint32_t i = 1; in_place && i < 16; i++)
-        in_place = (const uint8_t *)act_at(rows, m + i, b) == first + i * sizeof(struct act_256);
-    if (in_place)
-        return (struct a_tile){first, sizeof(struct act_256)};
+    if (even && n == 16)
+        return (struct a_tile){act_at(rows, m, b), sizeof(struct act_256)};
     for (uint32_t i = 0; i < 16; i++)
         if (i < n)
             memcpy(copy + 256 * i, act_at(rows, m + i, b), 256);
@@ -169,64 +230,67 @@ static struct a_tile rows_tile(const struct act_rows *rows, uint32_t m, uint32_t
     return (struct a_tile){copy, 256};
 }
 
-/* Tile products not yet added to the results. */
-struct job {
-    uint32_t m, n, b;
-    const struct scales_256 *scales;
-};
+static bool evenly_spaced(const struct act_rows *rows)
+{
+    for (uint32_t i = 1; i < rows->n; i++)
+        if ((const uint8_t *)rows->x[i] != (const uint8_t *)rows->x[0] + i * sizeof(struct act_256))
+            return false;
+    return true;
+}
 
-INLINE void dots_tiles(struct type_256 t, const uint8_t *panel, uint32_t n_cols,
+INLINE void dots_tiles(struct type_256 t, enum split split, const uint8_t *panel, uint32_t n_cols,
                        const struct act_rows *rows, float *out)
 {
     struct planes planes;
-    struct sums sums[2];
+    struct job jobs[2];
     struct scales_256 scales[2];
     uint8_t copy[2][16 * 256] __attribute__((aligned(64)));
-    struct job before = {.n = 0};
+    bool even = evenly_spaced(rows);
     uint32_t turn = 0;
+    jobs[0].n = jobs[1].n = 0;
     configure_tiles();
     memset(out, 0, rows->n * PANEL_ROWS * sizeof *out);
     for (uint32_t b = 0; b < n_cols / 256; b++, panel += t.bytes) {
         struct scales_256 *s = &scales[b % 2];
         prefetch_block(panel, t.bytes);
         t.scales(panel, s);
-        split_planes(t, panel, s, &planes);
+        split_planes(t, split, panel, s, &planes);
         for (uint32_t m = 0; m < rows->n; m += 32, turn ^= 1) {
-            uint32_t n = rows->n - m < 32 ? rows->n - m : 32;
-            struct a_tile a[2] = {rows_tile(rows, m, b, copy[0])};
-            if (n > 16) {
-                a[1] = rows_tile(rows, m + 16, b, copy[1]);
-                multiply_32(a, &planes, &sums[turn]);
+            struct job *job = &jobs[turn];
+            struct a_tile a[2] = {rows_tile(rows, even, m, b, copy[0])};
+            job->m = m;
+            job->b = b;
+            job->n = rows->n - m < 32 ? rows->n - m : 32;
+            job->scales = s;
+            if (job->n > 16) {
+                a[1] = rows_tile(rows, even, m + 16, b, copy[1]);
+                multiply_32(split, a, &planes, &job->sums);
             } else {
-                multiply_16(a, &planes, &sums[turn]);
+                multiply_16(split, a, &planes, &job->sums);
             }
-            if (before.n)
-                add_sums(t, &sums[turn ^ 1], before.scales, before.b, rows, before.m, before.n,
-                         out);
-            before = (struct job){m, n, b, s};
+            add_job(t, split, &jobs[turn ^ 1], rows, out); /* while this one's are on their way */
+            jobs[turn ^ 1].n = 0;
         }
     }
-    if (before.n)
-        add_sums(t, &sums[turn ^ 1], before.scales, before.b, rows, before.m, before.n, out);
-    _tile_release();
+    add_job(t, split, &jobs[turn ^ 1], rows, out);
 }
 
-#define KERNEL_TILES(name, type)                                                                   \
+#define KERNEL_TILES(name, type, split)                                                            \
     static void dots_##name(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,    \
                             float *out)                                                            \
     {                                                                                              \
         if (rows->n < ROWS_LEAST)                                                                  \
             avx512_dots_##name(panel, n_cols, rows, out);                                          \
         else                                                                                       \
-            dots_tiles((struct type_256)type, panel, n_cols, rows, out);                           \
+            dots_tiles((struct type_256)type, split, panel, n_cols, rows, out);                    \
     }
 
-KERNEL_TILES(q4_k, TYPE_Q4_K)
-KERNEL_TILES(q5_k, TYPE_Q5_K)
-KERNEL_TILES(q6_k, TYPE_Q6_K)
-KERNEL_TILES(q2_k, TYPE_Q2_K)
-KERNEL_TILES(q3_k, TYPE_Q3_K)
-KERNEL_TILES(iq4_xs, TYPE_IQ4_XS)
+KERNEL_TILES(q4_k, TYPE_Q4_K, SPLIT_SCALE)
+KERNEL_TILES(q5_k, TYPE_Q5_K, SPLIT_SCALE)
+KERNEL_TILES(q6_k, TYPE_Q6_K, SPLIT_PRODUCT)
+KERNEL_TILES(q2_k, TYPE_Q2_K, SPLIT_SCALE)
+KERNEL_TILES(q3_k, TYPE_Q3_K, SPLIT_PRODUCT)
+KERNEL_TILES(iq4_xs, TYPE_IQ4_XS, SPLIT_PRODUCT)
 
 static const struct packed_kernel packed_kernels[] = {
     {"amx q4_K x i8", TENSOR_Q4_K, ACT_I8_256, dots_q4_k},
@@ -237,12 +301,20 @@ static const struct packed_kernel packed_kernels[] = {
     {"amx iq4_xs x i8", TENSOR_IQ4_XS, ACT_I8_256, dots_iq4_xs},
 };
 
+/* Tiles in use keep a core from its deepest sleep and are saved at every switch of threads. */
+static void rest(void)
+{
+    if (tiles_in_use())
+        _tile_release();
+}
+
 const struct kernel_set kernel_set_amx = {
     .name = "amx",
     .packed = packed_kernels,
     .n_packed = sizeof packed_kernels / sizeof *packed_kernels,
     .quantise = avx2_quantise,
     .usable = x86_amx_usable,
+    .rest = rest,
 };
 
 #else

@@ -42,6 +42,7 @@ extern "C" {
 #define BACKEND_ABI              4 /* raised with any change a plugin can see */
 
 struct backend;
+struct op_observer;
 struct placed_weight;  /* a weight in the layout this hardware likes */
 struct loaded_program; /* a program with chosen kernels and planned memory */
 
@@ -151,6 +152,10 @@ struct backend_api {
      * after all tickets. NULL in a backend that cannot tell. */
     enum status (*profile)(struct backend *backend, struct loaded_program *program, bool on,
                            uint64_t *ns, struct error *err);
+    /* Tells the observer (which must outlive its use) of every step's rows from now on; NULL: stops.
+     * Ordered after all tickets. NULL in a backend that cannot. */
+    enum status (*observe)(struct backend *backend, struct loaded_program *program,
+                           const struct op_observer *observer, struct error *err);
 };
 
 /* Every concrete backend starts with this. */

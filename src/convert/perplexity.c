@@ -20,7 +20,7 @@ struct measure {
     size_t next;     /* first token that is not scored yet */
 };
 
-static enum status from_public(const sluice_error *error, struct error *err)
+enum status perplexity_status(const sluice_error *error, struct error *err)
 {
     static const enum status statuses[] = {
         [SLUICE_OK] = STATUS_OK,
@@ -72,7 +72,7 @@ static enum status tokenize(struct measure *m, struct error *err)
             SLUICE_OK ||
         sluice_tokenize(engine, text.data, text.len, true, false, NULL, 0, &m->n, &error) !=
             SLUICE_OK)
-        return from_public(&error, err);
+        return perplexity_status(&error, err);
     m->tokens = malloc((m->n + 1) * sizeof *m->tokens);
     if (!m->tokens)
         return error_set(err, STATUS_MEMORY, "out of memory for %zu tokens", m->n);
@@ -82,7 +82,7 @@ static enum status tokenize(struct measure *m, struct error *err)
         sluice_tokenize(engine, text.data, text.len, false, false, &first, 1, &n, NULL);
     if (sluice_tokenize(engine, text.data, text.len, true, false, m->tokens, m->n, &m->n, &error) !=
         SLUICE_OK)
-        return from_public(&error, err);
+        return perplexity_status(&error, err);
     m->bos = m->n > plain && m->tokens[0] != first;
     if (m->n > plain + m->bos) /* an end token is no part of the text */
         m->n = plain + m->bos;
@@ -152,10 +152,10 @@ static enum status run_window(struct measure *m, size_t begin, size_t end, struc
     sluice_error error;
     enum status status = STATUS_OK;
     if (sluice_submit(m->options->engine, &options, &request, &error) != SLUICE_OK)
-        return from_public(&error, err);
+        return perplexity_status(&error, err);
     while (sluice_request_next(request, &event, -1)) {
         if (event.kind == SLUICE_EVENT_ERROR)
-            status = from_public(&event.error, err);
+            status = perplexity_status(&event.error, err);
         else if (event.kind == SLUICE_EVENT_ROWS)
             take_rows(m, &event, begin, end, lead);
     }

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "convert/importance.h"
 #include "convert/source.h"
 #include "convert/workers.h"
 #include "format/gguf_writer.h"
@@ -20,12 +21,15 @@ struct target {
     enum tensor_type type;
     uint64_t row_bytes;
     uint64_t rows_per_piece;
+    bool weighted;
+    float *moved; /* owned, [count, row_values]: weights in the order of moved columns; or NULL */
 };
 
 struct quantize {
     const struct quantize_options *options;
     const struct mixture *mixture;
     struct source source;
+    struct importance *importance; /* NULL: none */
     struct gguf_writer *writer;
     struct target *targets;
     uint64_t longest_row; /* values */
@@ -42,6 +46,44 @@ static enum tensor_type plain_type(enum tensor_type type)
 static bool is_float(enum tensor_type type)
 {
     return type == TENSOR_F32 || type == TENSOR_F16 || type == TENSOR_BF16;
+}
+
+/* Does the type's encoder make use of weights, and are there any? */
+static enum status find_weights(struct quantize *q, size_t index, struct error *err)
+{
+    const struct source_tensor *t = &q->source.tensors[index];
+    struct target *target = &q->targets[index];
+    uint32_t count = 1;
+    if (!q->importance || !tensor_type_info(target->type)->encode_weighted ||
+        !importance_of(q->importance, t->stored, 0, t->row_values, &count) || t->n_rows % count)
+        return STATUS_OK;
+    target->weighted = true;
+    q->report.n_weighted++;
+    if (!t->columns)
+        return STATUS_OK;
+    target->moved = malloc(count * t->row_values * sizeof *target->moved);
+    if (!target->moved)
+        return error_set(err, STATUS_MEMORY, "out of memory for weights of columns");
+    for (uint32_t p = 0; p < count; p++) {
+        const float *means = importance_of(q->importance, t->stored, p, t->row_values, &count);
+        for (uint64_t c = 0; c < t->row_values; c++)
+            target->moved[p * t->row_values + c] = means[t->columns[c]];
+    }
+    return STATUS_OK;
+}
+
+/* [row_values] of a row's matrix; NULL: all alike. */
+static const float *weights_of(const struct quantize *q, size_t index, uint64_t row)
+{
+    const struct source_tensor *t = &q->source.tensors[index];
+    const struct target *target = &q->targets[index];
+    uint32_t count = 1;
+    if (!target->weighted)
+        return NULL;
+    importance_of(q->importance, t->stored, 0, t->row_values, &count);
+    uint64_t part = row / (t->n_rows / count);
+    return target->moved ? target->moved + part * t->row_values
+                         : importance_of(q->importance, t->stored, part, t->row_values, &count);
 }
 
 static enum status choose(struct quantize *q, size_t index, struct error *err)
@@ -70,7 +112,7 @@ static enum status choose(struct quantize *q, size_t index, struct error *err)
     q->report.n_requantized += applies && target->type != t->type && !is_float(t->type);
     q->report.n_kept += !(applies && target->type != t->type);
     gguf_writer_tensor(q->writer, t->name, target->type, t->n_dims, t->dims);
-    return STATUS_OK;
+    return copied ? STATUS_OK : find_weights(q, index, err);
 }
 
 static uint64_t piece_count(void *context, size_t index)
@@ -91,7 +133,7 @@ static void convert_row(struct quantize *q, size_t index, uint64_t row, float *v
         return;
     }
     source_read(t, row, values + q->longest_row, values);
-    tensor_type_encode(target->type, values, NULL, out, t->row_values);
+    tensor_type_encode(target->type, values, weights_of(q, index, row), out, t->row_values);
 }
 
 /* buffer: the floats of two rows, then the output rows. */
@@ -133,9 +175,29 @@ static enum status convert_all(struct quantize *q, struct error *err)
     return status;
 }
 
+/* The text first: its errors should not wait for the model's conversion. */
+static enum status calibrate(struct quantize *q, struct error *err)
+{
+    const struct quantize_options *o = q->options;
+    struct importance_report report = {0};
+    const struct importance_options options = {.model = o->input,
+                                               .text = o->importance,
+                                               .n_threads = o->n_threads,
+                                               .progress = o->progress,
+                                               .progress_context = o->progress_context};
+    if (!o->importance)
+        return STATUS_OK;
+    enum status status = importance_measure(&options, &q->importance, &report, err);
+    q->report.n_calibrated = report.n_tokens;
+    q->report.calibration_perplexity = report.perplexity;
+    return status;
+}
+
 static enum status run(struct quantize *q, struct error *err)
 {
     enum status status = source_open(&q->source, q->options->input, err);
+    if (status == STATUS_OK)
+        status = calibrate(q, err);
     if (status != STATUS_OK)
         return status;
     q->targets = arena_alloc(&q->source.arena, q->source.n_tensors + 1, sizeof *q->targets);
@@ -179,6 +241,9 @@ enum status quantize_model(const struct quantize_options *options, struct quanti
     q->report.seconds = (double)(clock_now_ns() - start) / 1e9;
     if (out)
         *out = q->report;
+    for (size_t i = 0; q->targets && i < q->source.n_tensors; i++)
+        free(q->targets[i].moved);
+    importance_free(q->importance);
     gguf_writer_free(q->writer);
     source_close(&q->source);
     free(q);

@@ -407,6 +407,15 @@ static enum status cpu_write_page(struct backend *base, uint32_t page, const voi
 
 /* ---- what there is to tell ---------------------------------------------------------------------- */
 
+static enum status cpu_observe(struct backend *base, struct loaded_program *program,
+                               const struct op_observer *observer, struct error *err)
+{
+    (void)base;
+    (void)err;
+    program->observer = observer;
+    return STATUS_OK;
+}
+
 static enum status cpu_profile(struct backend *base, struct loaded_program *program, bool on,
                                uint64_t *ns, struct error *err)
 {
@@ -459,4 +468,5 @@ const struct backend_api cpu_backend_api = {
     .describe = cpu_describe,
     .describe_kernels = cpu_describe_kernels,
     .profile = cpu_profile,
+    .observe = cpu_observe,
 };

@@ -12,6 +12,7 @@
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/float_kernels.h"
 #include "backend/cpu/kernels.h"
+#include "backend/observe.h"
 #include "base/threads.h"
 
 struct placed_weight {
@@ -62,6 +63,7 @@ struct loaded_program {
     uint32_t n_ropes;
     uint64_t *op_ns; /* owned, one per operation: time spent, while profiling */
     bool profiling;
+    const struct op_observer *observer; /* NULL: nobody watches */
     /* Quantised rows of the operation at hand (matrix.c). Read by all threads until the walk's
      * barrier after the last operation that uses them. */
     uint8_t *acts[ACT_FORMS]; /* owned, act_bytes each; NULL where unused */

@@ -125,6 +125,30 @@ static void run_op(const struct worker *w, uint32_t index)
     }
 }
 
+/* ---- calibration ------------------------------------------------------------------------------- */
+
+static const float *observed_row(const void *run, struct view view, uint32_t row)
+{
+    return run_row(run, view, row);
+}
+
+/* Around an operation, on thread 0, while the others wait: nothing runs ahead into buffers that share
+ * memory with what is looked at. */
+static void observe(const struct worker *w, uint32_t index, bool done)
+{
+    const struct loaded_program *p = w->run->program;
+    const struct op *op = &p->program->ops[index];
+    const struct view *view = p->observer ? observed_view(op) : NULL;
+    if (!view)
+        return;
+    uint32_t n = run_rows(w->run, *view);
+    if (w->index == 0 && done)
+        observe_hidden(p->observer, p->program, op, n, observed_row, w->run);
+    else if (w->index == 0)
+        observe_inputs(p->observer, op, n, observed_row, w->run);
+    worker_barrier(w);
+}
+
 static void walk(void *context, uint32_t index, uint32_t n_threads)
 {
     const struct cpu_run *run = context;
@@ -144,9 +168,11 @@ static void walk(void *context, uint32_t index, uint32_t n_threads)
     uint64_t *times = index == 0 && program->profiling ? program->op_ns : NULL;
     uint64_t then = times ? clock_now_ns() : 0;
     for (uint32_t i = 0; i < program->program->n_ops; i++) {
+        observe(&w, i, false);
         run_op(&w, i);
         if (!program->plans[i].runs_on)
             worker_barrier(&w);
+        observe(&w, i, true);
         if (times) {
             uint64_t now = clock_now_ns();
             times[i] += now - then;

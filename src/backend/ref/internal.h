@@ -32,6 +32,7 @@ struct loaded_program {
     float *row;          /* scratch: weight rows, and the scores of the longest context */
     struct ref_results results[REF_RESULTS];
     uint64_t n_steps;
+    const struct op_observer *observer; /* NULL: nobody watches */
     struct loaded_program *next;
 };
 

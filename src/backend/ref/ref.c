@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/observe.h"
 #include "backend/ref/internal.h"
 #include "base/checked.h"
 #include "sample/sample.h"
@@ -244,6 +245,32 @@ static void run_op(const struct ref_run *run, const struct op *op)
     }
 }
 
+static const float *observed_row(const void *run, struct view view, uint32_t row)
+{
+    return ref_row(run, view, row);
+}
+
+static void run_observed(const struct ref_run *run, const struct op *op)
+{
+    const struct op_observer *observer = run->program->observer;
+    const struct view *view = observer ? observed_view(op) : NULL;
+    uint32_t n = view ? ref_rows(run, *view) : 0;
+    if (view)
+        observe_inputs(observer, op, n, observed_row, run);
+    run_op(run, op);
+    if (view)
+        observe_hidden(observer, run->program->program, op, n, observed_row, run);
+}
+
+static enum status ref_observe(struct backend *base, struct loaded_program *program,
+                               const struct op_observer *observer, struct error *err)
+{
+    (void)base;
+    (void)err;
+    program->observer = observer;
+    return STATUS_OK;
+}
+
 static void keep_results(const struct ref_run *run, uint64_t ticket)
 {
     struct loaded_program *p = run->program;
@@ -281,7 +308,7 @@ static enum status ref_submit(struct backend *base, struct loaded_program *progr
                 backend->pages + c.from * backend->layout.page_bytes, backend->layout.page_bytes);
     }
     for (uint32_t i = 0; i < program->program->n_ops; i++)
-        run_op(&run, &program->program->ops[i]);
+        run_observed(&run, &program->program->ops[i]);
     *ticket = ++backend->last_ticket;
     keep_results(&run, *ticket);
     return STATUS_OK;
@@ -430,4 +457,5 @@ const struct backend_api ref_backend_api = {
     .read_page = ref_read_page,
     .write_page = ref_write_page,
     .describe = ref_describe,
+    .observe = ref_observe,
 };

@@ -139,6 +139,7 @@ static const struct hf_family families[] = {
                       {"", HF_MUST, "swiglu_limit", 7},
                       END},
      .check = hf_check_gpt_oss},
+    {.hf = "gemma", .gguf = "gemma", .traits = HF_PLUS_ONE, .acts = "gelu_pytorch_tanh|gelu"},
     {.hf = "gemma2",
      .gguf = "gemma2",
      .traits = HF_PLUS_ONE,

@@ -42,14 +42,14 @@ const char *model_architecture_at(uint32_t index)
 
 static enum status unknown_architecture(struct str name, struct error *err)
 {
-    struct buf known = {0};
-    for (size_t i = 0; architectures[i]; i++)
-        buf_printf(&known, "%s%s", i ? ", " : "", architectures[i]->name);
-    enum status status = error_set(err, STATUS_UNSUPPORTED,
-                                   "architecture \"%.*s\" is not supported yet (known: %.*s)",
-                                   STR_ARG(name), STR_ARG(buf_str(&known)));
-    buf_release(&known);
-    return status;
+    size_t known = 0;
+    while (architectures[known])
+        known++;
+    return error_set(
+        err, STATUS_UNSUPPORTED,
+        "architecture \"%.*s\" is not supported yet; docs/models.md lists the %zu that "
+        "are",
+        STR_ARG(name), known);
 }
 
 /* HF multimodal configs keep the decoder's part under text_config. */

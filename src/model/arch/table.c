@@ -12,6 +12,7 @@
     X(qwen3_next) \
     X(qwen3_5) \
     X(gpt_oss) \
+    X(gemma) \
     X(gemma2) \
     X(gemma3) \
     X(gemma3n) \

@@ -312,7 +312,8 @@ static void set_defaults(struct api_call *call)
         s->min_p = 0.0f;
     s->set =
         given | SLUICE_SET_TEMPERATURE | SLUICE_SET_TOP_P | SLUICE_SET_TOP_K | SLUICE_SET_MIN_P;
-    s->xtc_threshold = 0.1f;
+    if (!(given & SLUICE_SET_XTC))
+        s->xtc_threshold = 0.1f;
     call->n = 1;
 }
 

@@ -26,6 +26,7 @@ enum option_kind {
     OPTION_FLOAT, /* float */
     OPTION_BYTES, /* uint64_t; 512M, 2G, ... */
     OPTION_LIST,  /* struct option_list; may be repeated */
+    OPTION_TABLE, /* another table of options; `help` is its heading */
 };
 
 struct option_list {
@@ -42,6 +43,43 @@ struct option {
     void *target;
     bool *given; /* set when the option appeared; may be NULL */
 };
+
+/* Options that several commands have in the same words; `target` is the command's own. */
+#define OPTION_OF_MODEL(target)                                                                    \
+    {                                                                                              \
+        "--model", "-m", "MODEL", "the model, instead of as an argument", OPTION_TEXT, target,     \
+            NULL                                                                                   \
+    }
+#define OPTION_OF_BACKEND(target)                                                                  \
+    {                                                                                              \
+        "--backend", NULL, "B", "what computes: auto, cpu, cuda or ref (auto)", OPTION_TEXT,       \
+            target, NULL                                                                           \
+    }
+#define OPTION_OF_THREADS(target)                                                                  \
+    {                                                                                              \
+        "--threads", "-t", "N", "CPU threads (one per performance core)", OPTION_U32, target, NULL \
+    }
+#define OPTION_OF_EXACT(target)                                                                    \
+    {                                                                                              \
+        "--exact", NULL, NULL, "slower and exact: float32 activations, accumulation and KV",       \
+            OPTION_FLAG, target, NULL                                                              \
+    }
+#define OPTION_OF_KV_MEMORY(target)                                                                \
+    {                                                                                              \
+        "--kv-memory", NULL, "SIZE", "memory for the KV cache, e.g. 2G (what is free)",            \
+            OPTION_BYTES, target, NULL                                                             \
+    }
+#define OPTION_OF_KV_TYPE(target)                                                                  \
+    {                                                                                              \
+        "--kv-type", "--kv --cache-type-k", "T",                                                   \
+            "elements of the KV cache: f32, f16, bf16, q8_0, f8_e4m3", OPTION_TEXT, target, NULL   \
+    }
+#define OPTION_OF_CHAT_TEMPLATE(target)                                                            \
+    {                                                                                              \
+        "--chat-template", NULL, "F",                                                              \
+            "a Jinja file (or 'harmony') instead of the model's own template", OPTION_TEXT,        \
+            target, NULL                                                                           \
+    }
 
 #define OPTIONS_END                                                                                \
     {                                                                                              \
@@ -73,6 +111,8 @@ extern const struct command command_serve;
 /* Parses argv[0..argc) against the options. STATUS_USAGE with a hint at the nearest option. */
 enum status options_parse(const struct command *command, int argc, char **argv,
                           struct arguments *arguments, bool *help, struct error *err);
+/* Edits from a[n] to b; 64 for what is too long to be a name. */
+size_t options_distance(const char *a, size_t n, const char *b);
 void options_print_help(const struct command *command, FILE *out);
 
 /* ---- terminal (terminal.c) -------------------------------------------------------------------- */
@@ -92,6 +132,9 @@ void terminal_progress(void *context, double fraction, const char *what);
 enum status status_from_public(const sluice_error *error, struct error *err);
 /* Path of the bundled demo model: beside the program's folder (build tree or installation). */
 enum status demo_model_path(char *out, size_t size, struct error *err);
+/* --chat-template: a Jinja file, or the name of a template that is built in ("harmony"). NULL reads
+ * nothing. */
+enum status read_chat_template(const char *name, struct buf *out, struct error *err);
 /* stdin to its end, at most 64 MiB. */
 enum status read_stdin(struct buf *out, struct error *err);
 /* "1,2,3" or "[1, 2, 3]". *ids is malloc'ed. */

@@ -14,12 +14,11 @@ static const struct option options[] = {
     {"--out", "-o", "F", "file to write: little-endian float32", OPTION_TEXT, &out_option, NULL},
     {"--hidden", NULL, NULL, "the last hidden state [n_tokens, width] instead of logits",
      OPTION_FLAG, &hidden, NULL},
-    {"--exact", NULL, NULL, "float32 activations, accumulation and KV", OPTION_FLAG, &exact, NULL},
-    {"--backend", NULL, "B", "auto, cpu, cuda or ref", OPTION_TEXT, &backend_name, NULL},
+    OPTION_OF_EXACT(&exact),
+    OPTION_OF_BACKEND(&backend_name),
     {"--chunk", NULL, "N", "most tokens per forward pass", OPTION_U32, &chunk, NULL},
-    {"--threads", "-t", "N", "CPU threads (default: one per core)", OPTION_U32, &n_threads, NULL},
-    {"--model", "-m", "MODEL", "the model, instead of as an argument", OPTION_TEXT, &model_option,
-     NULL},
+    OPTION_OF_THREADS(&n_threads),
+    OPTION_OF_MODEL(&model_option),
     OPTIONS_END,
 };
 

@@ -13,16 +13,15 @@ static uint32_t n_threads, context, stride;
 static uint64_t most_tokens;
 
 static const struct option options[] = {
-    {"--context", "-c", "N", "tokens of a window (default: 512)", OPTION_U32, &context, NULL},
-    {"--stride", NULL, "N", "tokens from one window to the next (default: half the context)",
-     OPTION_U32, &stride, NULL},
+    {"--context", "-c", "N", "tokens of a window (512)", OPTION_U32, &context, NULL},
+    {"--stride", NULL, "N", "tokens from one window to the next (half the context)", OPTION_U32,
+     &stride, NULL},
     {"--tokens", NULL, "N", "only the first N tokens of the text", OPTION_U64, &most_tokens, NULL},
-    {"--exact", NULL, NULL, "float32 activations, accumulation and KV", OPTION_FLAG, &exact, NULL},
+    OPTION_OF_EXACT(&exact),
     {"--json", NULL, NULL, "the result as JSON", OPTION_FLAG, &as_json, NULL},
-    {"--backend", NULL, "B", "auto, cpu, cuda or ref", OPTION_TEXT, &backend_name, NULL},
-    {"--threads", "-t", "N", "CPU threads (default: one per core)", OPTION_U32, &n_threads, NULL},
-    {"--model", "-m", "MODEL", "the model, instead of as an argument", OPTION_TEXT, &model_option,
-     NULL},
+    OPTION_OF_BACKEND(&backend_name),
+    OPTION_OF_THREADS(&n_threads),
+    OPTION_OF_MODEL(&model_option),
     OPTIONS_END,
 };
 

@@ -8,11 +8,11 @@ static uint32_t n_threads;
 static bool list;
 
 static const struct option options[] = {
-    {"--type", NULL, "T", "what to make of it (default: q4_k_m)", OPTION_TEXT, &type_option, NULL},
+    {"--type", NULL, "T", "what to make of it (q4_k_m)", OPTION_TEXT, &type_option, NULL},
     {"--importance", NULL, "TEXT",
      "a file of text like that the model will see: errors count by it", OPTION_TEXT, &importance,
      NULL},
-    {"--threads", "-t", "N", "CPU threads (default: one per core)", OPTION_U32, &n_threads, NULL},
+    OPTION_OF_THREADS(&n_threads),
     {"--list", NULL, NULL, "the types there are", OPTION_FLAG, &list, NULL},
     OPTIONS_END,
 };

@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/cli.h"
+#include "text/chat/chat.h"
 #include "text/jinja/jinja.h"
 
 #define TEMPLATE_FILE_MAX ((size_t)64 << 20) /* a tokenizer_config.json may hold a vocabulary */
@@ -15,8 +16,9 @@
 static const char *template_option, *context_option;
 
 static const struct option options[] = {
-    {"--template", NULL, "F.jinja", "a template, or a tokenizer_config.json that holds one",
-     OPTION_TEXT, &template_option, NULL},
+    {"--template", NULL, "F.jinja",
+     "a template, a tokenizer_config.json that holds one, or 'harmony'", OPTION_TEXT,
+     &template_option, NULL},
     {"--context", NULL, "F.json", "an object: the variables the template sees", OPTION_TEXT,
      &context_option, NULL},
     OPTIONS_END,
@@ -133,7 +135,12 @@ static enum status run(const struct arguments *arguments, struct error *err)
                          command_render.usage);
     struct buf text = {0};
     json_t *config = NULL;
-    enum status status = file_read_all(template_option, TEMPLATE_FILE_MAX, &text, err);
+    struct str builtin = chat_template_builtin(str_from(template_option));
+    enum status status = STATUS_OK;
+    if (builtin.data && !file_exists(template_option))
+        buf_append_str(&text, builtin);
+    else
+        status = file_read_all(template_option, TEMPLATE_FILE_MAX, &text, err);
     struct str source = buf_str(&text);
     if (status == STATUS_OK && str_ends(str_from(template_option), STR_LIT(".json")))
         status = template_from_config(buf_str(&text), &config, &source, err);

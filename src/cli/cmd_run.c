@@ -12,87 +12,36 @@
 #include "base/file.h"
 #include "cli/chat.h"
 #include "cli/cli.h"
+#include "cli/sampling.h"
 
 static struct {
     const char *model, *backend, *system, *template_file;
     uint32_t max_tokens, context, n_threads;
     const char *kv_type;
-    uint64_t kv_memory, seed;
-    float temperature, top_p, min_p, repeat_penalty;
-    int32_t top_k;
+    uint64_t kv_memory;
     bool raw, exact, think, no_think, quiet;
-    bool has_temperature, has_top_k, has_top_p, has_min_p, has_repeat, has_seed;
-    float presence_penalty, frequency_penalty, typical_p, top_n_sigma;
-    float xtc_probability, xtc_threshold, dry_multiplier, dry_base, mirostat_tau, mirostat_eta;
-    int32_t dry_allowed_length, dry_last_n, mirostat;
-    const char *samplers;
-    bool has_presence, has_frequency, has_typical, has_sigma;
-} flags = {.xtc_threshold = 0.1f};
+} flags;
 
 static const struct option options[] = {
-    {"--model", "-m", "MODEL", "the model, instead of as an argument", OPTION_TEXT, &flags.model,
-     NULL},
-    {"--max-tokens", "-n --predict", "N", "most tokens to generate (default: until it stops)",
-     OPTION_U32, &flags.max_tokens, NULL},
-    {"--temp", "--temperature", "T", "randomness, 0 for always the likeliest token", OPTION_FLOAT,
-     &flags.temperature, &flags.has_temperature},
-    {"--top-k", NULL, "K", "choose among the K likeliest, 0: all", OPTION_I32, &flags.top_k,
-     &flags.has_top_k},
-    {"--top-p", NULL, "P", "choose among the likeliest that sum to P", OPTION_FLOAT, &flags.top_p,
-     &flags.has_top_p},
-    {"--min-p", NULL, "P", "drop what is less likely than P times the likeliest", OPTION_FLOAT,
-     &flags.min_p, &flags.has_min_p},
-    {"--repeat-penalty", NULL, "R", "make recent tokens less likely, 1: off", OPTION_FLOAT,
-     &flags.repeat_penalty, &flags.has_repeat},
-    {"--presence-penalty", NULL, "P", "make generated tokens less likely, once", OPTION_FLOAT,
-     &flags.presence_penalty, &flags.has_presence},
-    {"--frequency-penalty", NULL, "P", "the same for each time a token was generated", OPTION_FLOAT,
-     &flags.frequency_penalty, &flags.has_frequency},
-    {"--typical-p", "--typical", "P", "prefer tokens of expected surprise, 1: off", OPTION_FLOAT,
-     &flags.typical_p, &flags.has_typical},
-    {"--top-n-sigma", NULL, "N", "keep logits within N deviations of the best, 0: off",
-     OPTION_FLOAT, &flags.top_n_sigma, &flags.has_sigma},
-    {"--xtc-probability", NULL, "P", "how often to exclude the top choices, 0: off", OPTION_FLOAT,
-     &flags.xtc_probability, NULL},
-    {"--xtc-threshold", NULL, "P", "what counts as a top choice (default 0.1)", OPTION_FLOAT,
-     &flags.xtc_threshold, NULL},
-    {"--dry-multiplier", NULL, "M", "strength against repeated passages, 0: off", OPTION_FLOAT,
-     &flags.dry_multiplier, NULL},
-    {"--dry-base", NULL, "B", "its growth per repeated token (default 1.75)", OPTION_FLOAT,
-     &flags.dry_base, NULL},
-    {"--dry-allowed-length", NULL, "N", "tokens that may repeat freely (default 2)", OPTION_I32,
-     &flags.dry_allowed_length, NULL},
-    {"--dry-penalty-last-n", NULL, "N", "how far back it looks (default: everything)", OPTION_I32,
-     &flags.dry_last_n, NULL},
-    {"--mirostat", NULL, "V", "hold the surprise steady: 1 or 2, 0: off", OPTION_I32,
-     &flags.mirostat, NULL},
-    {"--mirostat-tau", "--mirostat-ent", "T", "at this many bits (default 5)", OPTION_FLOAT,
-     &flags.mirostat_tau, NULL},
-    {"--mirostat-eta", "--mirostat-lr", "E", "learning rate of it (default 0.1)", OPTION_FLOAT,
-     &flags.mirostat_eta, NULL},
-    {"--samplers", NULL, "LIST", "order of the cuts, e.g. 'top_k;top_p;temperature'", OPTION_TEXT,
-     &flags.samplers, NULL},
-    {"--seed", "-s", "S", "same seed, same text", OPTION_U64, &flags.seed, &flags.has_seed},
+    OPTION_OF_MODEL(&flags.model),
+    {"--max-tokens", "-n --predict", "N", "most tokens to generate (until it stops)", OPTION_U32,
+     &flags.max_tokens, NULL},
     {"--system", NULL, "TEXT", "system prompt", OPTION_TEXT, &flags.system, NULL},
     {"--raw", NULL, NULL, "no chat template: the model continues the text itself", OPTION_FLAG,
      &flags.raw, NULL},
     {"--think", NULL, NULL, "ask the model to think first", OPTION_FLAG, &flags.think, NULL},
     {"--no-think", NULL, NULL, "ask the model not to think first", OPTION_FLAG, &flags.no_think,
      NULL},
-    {"--chat-template", NULL, "F", "a Jinja file instead of the model's own template", OPTION_TEXT,
-     &flags.template_file, NULL},
-    {"--ctx-size", "-c --context", "N", "tokens of context (default: the model's, within memory)",
+    OPTION_OF_CHAT_TEMPLATE(&flags.template_file),
+    {"--ctx-size", "-c --context", "N", "tokens of context (the model's, within memory)",
      OPTION_U32, &flags.context, NULL},
-    {"--threads", "-t", "N", "CPU threads (default: one per core)", OPTION_U32, &flags.n_threads,
-     NULL},
-    {"--kv-memory", NULL, "SIZE", "memory for the KV cache, e.g. 2G", OPTION_BYTES,
-     &flags.kv_memory, NULL},
-    {"--kv-type", "--cache-type-k", "T", "elements of the KV cache: f32, f16, bf16, q8_0, f8_e4m3",
-     OPTION_TEXT, &flags.kv_type, NULL},
-    {"--backend", NULL, "B", "auto, cpu, cuda or ref", OPTION_TEXT, &flags.backend, NULL},
-    {"--exact", NULL, NULL, "float32 activations, accumulation and KV", OPTION_FLAG, &flags.exact,
-     NULL},
+    OPTION_OF_KV_MEMORY(&flags.kv_memory),
+    OPTION_OF_KV_TYPE(&flags.kv_type),
+    OPTION_OF_BACKEND(&flags.backend),
+    OPTION_OF_THREADS(&flags.n_threads),
+    OPTION_OF_EXACT(&flags.exact),
     {"--quiet", "-q", NULL, "no statistics line", OPTION_FLAG, &flags.quiet, NULL},
+    SAMPLING_OPTIONS,
     OPTIONS_END,
 };
 
@@ -122,58 +71,6 @@ static enum status sort_arguments(const struct arguments *arguments, char *demo_
         return STATUS_OK;
     *model = demo_path;
     return demo_model_path(demo_path, size, err);
-}
-
-static void set_sampling(sluice_sampling *s, bool demo)
-{
-    /* The demo model answers best greedily; its card says so. */
-    if (flags.has_temperature || demo) {
-        s->set |= SLUICE_SET_TEMPERATURE;
-        s->temperature = flags.temperature;
-    }
-    if (flags.has_top_k) {
-        s->set |= SLUICE_SET_TOP_K;
-        s->top_k = flags.top_k;
-    }
-    if (flags.has_top_p) {
-        s->set |= SLUICE_SET_TOP_P;
-        s->top_p = flags.top_p;
-    }
-    if (flags.has_min_p) {
-        s->set |= SLUICE_SET_MIN_P;
-        s->min_p = flags.min_p;
-    }
-    if (flags.has_repeat) {
-        s->set |= SLUICE_SET_REPEAT_PENALTY;
-        s->repeat_penalty = flags.repeat_penalty;
-    }
-    if (flags.has_seed) {
-        s->set |= SLUICE_SET_SEED;
-        s->seed = flags.seed;
-    }
-}
-
-static void set_rarer_sampling(sluice_sampling *s)
-{
-    s->set |= (flags.has_presence ? SLUICE_SET_PRESENCE_PENALTY : 0) |
-              (flags.has_frequency ? SLUICE_SET_FREQUENCY_PENALTY : 0) |
-              (flags.has_typical ? SLUICE_SET_TYPICAL_P : 0) |
-              (flags.has_sigma ? SLUICE_SET_TOP_N_SIGMA : 0) | SLUICE_SET_XTC | SLUICE_SET_DRY |
-              SLUICE_SET_MIROSTAT;
-    s->presence_penalty = flags.presence_penalty;
-    s->frequency_penalty = flags.frequency_penalty;
-    s->typical_p = flags.typical_p;
-    s->top_n_sigma = flags.top_n_sigma;
-    s->xtc_probability = flags.xtc_probability;
-    s->xtc_threshold = flags.xtc_threshold;
-    s->dry_multiplier = flags.dry_multiplier;
-    s->dry_base = flags.dry_base;
-    s->dry_allowed_length = flags.dry_allowed_length;
-    s->dry_last_n = flags.dry_last_n;
-    s->mirostat = flags.mirostat;
-    s->mirostat_tau = flags.mirostat_tau;
-    s->mirostat_eta = flags.mirostat_eta;
-    s->order = flags.samplers;
 }
 
 static enum status read_prompt(struct buf *text, struct error *err)
@@ -235,10 +132,15 @@ static enum status run(const struct arguments *arguments, struct error *err)
         status = error_set(err, STATUS_USAGE, "the prompt is empty");
     if (status == STATUS_OK && flags.think && flags.no_think)
         status = error_set(err, STATUS_USAGE, "--think and --no-think exclude each other");
+    sluice_sampling sampling = {0};
+    if (status == STATUS_OK)
+        status = sampling_given(&sampling, err);
+    if (demo) /* it answers best greedily: its card says so */
+        sampling.set |= SLUICE_SET_TEMPERATURE;
     struct buf chat_template = {0};
     sluice_engine *engine = NULL;
-    if (status == STATUS_OK && flags.template_file)
-        status = file_read_all(flags.template_file, 1u << 20, &chat_template, err);
+    if (status == STATUS_OK)
+        status = read_chat_template(flags.template_file, &chat_template, err);
     if (status == STATUS_OK)
         status = open_engine(path, chat_template.data, &engine, err);
     if (status == STATUS_OK) {
@@ -251,8 +153,7 @@ static enum status run(const struct arguments *arguments, struct error *err)
                         : flags.no_think ? SLUICE_THINKING_OFF
                                          : SLUICE_THINKING_DEFAULT,
         };
-        set_sampling(&settings.sampling, demo);
-        set_rarer_sampling(&settings.sampling);
+        settings.sampling = sampling;
         status = answer(engine, &settings, prompt, err);
     }
     sluice_engine_close(engine);
@@ -264,15 +165,17 @@ const struct command command_run = {
     .name = "run",
     .synopsis = "chat with a model, or get one answer",
     .usage = "run [MODEL] [PROMPT] [options]",
-    .about = "Chats with MODEL on a terminal; with PROMPT, or with text on standard input, gives\n"
-             "one answer and exits. Without MODEL the bundled demo model answers.\n\n"
-             "  sluice run                              chat with the demo model\n"
-             "  sluice run \"Tell me a story about a fox\"  one answer from the demo model\n"
-             "  sluice run model.gguf                   chat with a model file\n"
-             "  sluice run model.gguf \"Why is the sky blue?\" --temp 0\n"
-             "  git diff | sluice run model.gguf --system \"Review this change\"\n\n"
-             "Sampling that is not given here comes from the model's generation_config, else\n"
-             "temperature 0.8, top-k 40, top-p 0.95, min-p 0.05.",
+    .about =
+        "Chats with MODEL on a terminal; with PROMPT, or with text on standard input, gives\n"
+        "one answer and exits. Without MODEL the bundled demo model answers.\n\n"
+        "  sluice run                              chat with the demo model\n"
+        "  sluice run \"Tell me a story about a fox\"  one answer from the demo model\n"
+        "  sluice run model.gguf                   chat with a model file\n"
+        "  sluice run model.gguf \"Why is the sky blue?\" --temp 0\n"
+        "  git diff | sluice run model.gguf --system \"Review this change\"\n\n"
+        "Sampling that is not given here comes from the model's generation_config, else\n"
+        "temperature 0.8, top-k 40, top-p 0.95, min-p 0.05; the demo model takes the likeliest\n"
+        "token.",
     .options = options,
     .run = run,
     .max_arguments = 3,

@@ -19,6 +19,7 @@
 #include "bench/load.h"
 #include "cli/chat.h"
 #include "cli/cli.h"
+#include "cli/sampling.h"
 #include "cli/serve_models.h"
 #include "hw/hardware.h"
 #include "server/server.h"
@@ -34,7 +35,7 @@ static struct {
     uint32_t port, context, n_threads, sequences, max_tokens, max_gap, max_queued, max_of_key;
     uint64_t kv_memory, memory, max_queued_tokens;
     sluice_sampling sampling;
-    bool has_port, has_temperature, has_top_k, has_top_p, has_min_p;
+    bool has_port;
     bool strict, insecure, quiet, ollama, demo, no_prefix_cache, reproducible;
 } flags;
 
@@ -46,8 +47,7 @@ static struct option_list key_list = {flags.keys, LIST_MAX, &flags.n_keys};
 static struct option_list host_list = {flags.hosts, LIST_MAX, &flags.n_hosts};
 
 static const struct option options[] = {
-    {"--model", "-m", "MODEL", "the model, instead of as an argument", OPTION_TEXT, &flags.model,
-     NULL},
+    OPTION_OF_MODEL(&flags.model),
     {"--models", NULL, "DIR", "serve every model in this folder, loaded when it is asked for",
      OPTION_TEXT, &flags.folder, NULL},
     {"--memory", NULL, "SIZE",
@@ -76,12 +76,9 @@ static const struct option options[] = {
      &flags.context, NULL},
     {"--parallel", "-np --max-num-seqs", "N", "answers that run at once (64)", OPTION_U32,
      &flags.sequences, NULL},
-    {"--threads", "-t", "N", "CPU threads (default: one per core)", OPTION_U32, &flags.n_threads,
-     NULL},
-    {"--kv-memory", NULL, "SIZE", "memory for the KV cache, e.g. 2G", OPTION_BYTES,
-     &flags.kv_memory, NULL},
-    {"--kv-type", "--cache-type-k", "T", "elements of the KV cache: f32, f16, bf16, q8_0, f8_e4m3",
-     OPTION_TEXT, &flags.kv_type, NULL},
+    OPTION_OF_THREADS(&flags.n_threads),
+    OPTION_OF_KV_MEMORY(&flags.kv_memory),
+    OPTION_OF_KV_TYPE(&flags.kv_type),
     {"--max-queued", NULL, "N", "requests in work or waiting, per model (1024)", OPTION_U32,
      &flags.max_queued, NULL},
     {"--max-queued-tokens", NULL, "N", "tokens of prompts that wait, per model (no limit)",
@@ -94,20 +91,14 @@ static const struct option options[] = {
      &flags.no_prefix_cache, NULL},
     {"--reproducible", NULL, NULL, "prompts never reuse what was computed as generated rows",
      OPTION_FLAG, &flags.reproducible, NULL},
-    {"--backend", NULL, "B", "auto, cpu, cuda or ref", OPTION_TEXT, &flags.backend, NULL},
-    {"--chat-template", NULL, "F", "a Jinja file instead of the model's own template", OPTION_TEXT,
-     &flags.template_file, NULL},
+    OPTION_OF_BACKEND(&flags.backend),
+    OPTION_OF_CHAT_TEMPLATE(&flags.template_file),
     {"--max-tokens", "-n --predict", "N", "most tokens of an answer that names no limit",
      OPTION_U32, &flags.max_tokens, NULL},
-    {"--temp", "--temperature", "T", "temperature where a request has none (1)", OPTION_FLOAT,
-     &flags.sampling.temperature, &flags.has_temperature},
-    {"--top-k", NULL, "K", "likewise (0: off)", OPTION_I32, &flags.sampling.top_k,
-     &flags.has_top_k},
-    {"--top-p", NULL, "P", "likewise (1)", OPTION_FLOAT, &flags.sampling.top_p, &flags.has_top_p},
-    {"--min-p", NULL, "P", "likewise (0)", OPTION_FLOAT, &flags.sampling.min_p, &flags.has_min_p},
     {"--quiet", "-q", NULL, "no line per request", OPTION_FLAG, &flags.quiet, NULL},
     {"--demo", NULL, NULL, "show a call, measure 1 and 32 users, chat on a terminal, stop",
      OPTION_FLAG, &flags.demo, NULL},
+    SAMPLING_OPTIONS,
     OPTIONS_END,
 };
 
@@ -409,14 +400,6 @@ static enum status demonstrate(const struct http_address *address, sigset_t *sig
     return chat_loop(NULL, &settings, err);
 }
 
-static void collect_defaults(void)
-{
-    sluice_sampling *s = &flags.sampling;
-    s->set = (flags.has_temperature ? SLUICE_SET_TEMPERATURE : 0) |
-             (flags.has_top_k ? SLUICE_SET_TOP_K : 0) | (flags.has_top_p ? SLUICE_SET_TOP_P : 0) |
-             (flags.has_min_p ? SLUICE_SET_MIN_P : 0);
-}
-
 static enum status read_aliases(const struct served_models *list, struct server_alias *aliases,
                                 struct error *err)
 {
@@ -482,17 +465,18 @@ static enum status run(const struct arguments *arguments, struct error *err)
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
-    collect_defaults();
     log_set_level(flags.quiet || flags.demo ? LOG_WARN : LOG_INFO);
     struct http_address addresses[HTTP_LISTENERS_MAX];
     size_t n_addresses = 0;
     struct buf chat_template = {0};
     struct served_models list = {0};
-    enum status status = collect_models(arguments, &list, err);
+    enum status status = sampling_given(&flags.sampling, err);
+    if (status == STATUS_OK)
+        status = collect_models(arguments, &list, err);
     if (status == STATUS_OK)
         status = bind_all(addresses, &n_addresses, err);
-    if (status == STATUS_OK && flags.template_file)
-        status = file_read_all(flags.template_file, 1u << 20, &chat_template, err);
+    if (status == STATUS_OK)
+        status = read_chat_template(flags.template_file, &chat_template, err);
     if (status == STATUS_OK) {
         pthread_sigmask(SIG_BLOCK, &signals, NULL);
         make_key(addresses, n_addresses);
@@ -507,16 +491,18 @@ const struct command command_serve = {
     .name = "serve",
     .synopsis = "the OpenAI API over HTTP",
     .usage = "serve [MODEL...] [--models DIR] [--listen ADDR] [options]",
-    .about = "Serves models (without any the bundled demo) to any OpenAI client:\n\n"
-             "  sluice serve model.gguf --port 8080 --alias gpt-4o\n"
-             "  curl http://127.0.0.1:8080/v1/chat/completions -d \\\n"
-             "    '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'\n\n"
-             "One model is loaded at once and stays. Of several, each is loaded when a request\n"
-             "names it and leaves when it was not used for a while or another one needs its\n"
-             "memory:\n\n"
-             "  sluice serve --models ~/models --memory 24G --keep-alive 10m\n\n"
-             "SIGTERM lets running answers finish for up to 30 s. Addresses that others can reach\n"
-             "get an API key. OLLAMA_HOST names the address where no flag does.",
+    .about =
+        "Serves models (without any the bundled demo) to any OpenAI client:\n\n"
+        "  sluice serve model.gguf --port 8080 --alias gpt-4o\n"
+        "  curl http://127.0.0.1:8080/v1/chat/completions -d \\\n"
+        "    '{\"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'\n\n"
+        "One model is loaded at once and stays. Of several, each is loaded when a request\n"
+        "names it and leaves when it was not used for a while or another one needs its\n"
+        "memory:\n\n"
+        "  sluice serve --models ~/models --memory 24G --keep-alive 10m\n\n"
+        "SIGTERM lets running answers finish for up to 30 s. Addresses that others can reach\n"
+        "get an API key. OLLAMA_HOST names the address where no flag does. Sampling flags are for\n"
+        "requests that leave a parameter open; else it is temperature 1 and nothing cut.",
     .options = options,
     .run = run,
     .max_arguments = ARGUMENTS_MAX,

@@ -22,8 +22,7 @@ static const struct option options[] = {
     {"--json", NULL, NULL, "the same as JSON", OPTION_FLAG, &as_json, NULL},
     {"--backend", NULL, "B", "whose kernels --program names: cpu, cuda or ref", OPTION_TEXT,
      &backend_name, NULL},
-    {"--model", "-m", "MODEL", "the model, instead of as an argument", OPTION_TEXT, &model_option,
-     NULL},
+    OPTION_OF_MODEL(&model_option),
     OPTIONS_END,
 };
 

@@ -9,10 +9,10 @@ static uint64_t seed;
 static bool list;
 
 static const struct option options[] = {
-    {"--type", NULL, "T", "tensor types, as 'sluice quantize' names them (default: q4_k_m)",
-     OPTION_TEXT, &type_option, NULL},
-    {"--seed", NULL, "N", "of the random numbers (default: 0)", OPTION_U64, &seed, NULL},
-    {"--threads", "-t", "N", "CPU threads (default: one per core)", OPTION_U32, &n_threads, NULL},
+    {"--type", NULL, "T", "tensor types, as 'sluice quantize' names them (q4_k_m)", OPTION_TEXT,
+     &type_option, NULL},
+    {"--seed", NULL, "N", "of the random numbers (0)", OPTION_U64, &seed, NULL},
+    OPTION_OF_THREADS(&n_threads),
     {"--list", NULL, NULL, "the shapes and types there are", OPTION_FLAG, &list, NULL},
     OPTIONS_END,
 };

@@ -8,9 +8,11 @@
 
 #include "base/file.h"
 #include "cli/cli.h"
+#include "text/chat/chat.h"
 
-#define STDIN_BYTES_MAX ((size_t)64 << 20)
-#define DEMO_MODEL      "pebble-q8_0.gguf"
+#define STDIN_BYTES_MAX   ((size_t)64 << 20)
+#define CHAT_TEMPLATE_MAX ((size_t)1 << 20)
+#define DEMO_MODEL        "pebble-q8_0.gguf"
 
 enum status status_from_public(const sluice_error *error, struct error *err)
 {
@@ -75,6 +77,18 @@ enum status demo_model_path(char *out, size_t size, struct error *err)
                      "the bundled demo model %s is not installed beside this program: name a "
                      "MODEL, e.g. 'sluice run path/to/model.gguf'",
                      DEMO_MODEL);
+}
+
+enum status read_chat_template(const char *name, struct buf *out, struct error *err)
+{
+    if (!name)
+        return STATUS_OK;
+    struct str builtin = chat_template_builtin(str_from(name));
+    if (builtin.data && !file_exists(name)) {
+        buf_append_str(out, builtin);
+        return out->failed ? error_set(err, STATUS_MEMORY, "out of memory") : STATUS_OK;
+    }
+    return file_read_all(name, CHAT_TEMPLATE_MAX, out, err);
 }
 
 enum status read_stdin(struct buf *out, struct error *err)

@@ -64,6 +64,30 @@ static int run_command(const struct command *command, int argc, char **argv)
     return status == STATUS_OK ? 0 : fail(command->name, status, &err);
 }
 
+/* A misspelt command, or what was meant for run. */
+static int unknown_command(const char *name)
+{
+    struct error err;
+    const char *nearest = NULL;
+    size_t best = 3;
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        size_t d = options_distance(name, strlen(name), commands[i]->name);
+        if (d < best) {
+            best = d;
+            nearest = commands[i]->name;
+        }
+    }
+    if (nearest)
+        error_set(&err, STATUS_USAGE, "unknown command '%s': did you mean '%s'?", name, nearest);
+    else if (strchr(name, '/') || strstr(name, ".gguf"))
+        error_set(&err, STATUS_USAGE, "'%s' is no command: to run a model, 'sluice run %s'", name,
+                  name);
+    else
+        error_set(&err, STATUS_USAGE, "unknown command '%s': 'sluice --help' lists the commands",
+                  name);
+    return fail(NULL, STATUS_USAGE, &err);
+}
+
 int main(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "");
@@ -86,7 +110,5 @@ int main(int argc, char **argv)
         printf("%s\n", sluice_version());
         return 0;
     }
-    struct error err;
-    error_set(&err, STATUS_USAGE, "unknown command '%s': 'sluice --help' lists the commands", name);
-    return fail(NULL, STATUS_USAGE, &err);
+    return unknown_command(name);
 }

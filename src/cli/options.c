@@ -9,6 +9,9 @@
 
 #include "cli/cli.h"
 
+#define HELP_COLUMN 30
+#define HELP_WIDTH  66
+
 static bool alias_matches(const char *aliases, const char *name, size_t length)
 {
     while (aliases && *aliases) {
@@ -24,15 +27,26 @@ static bool alias_matches(const char *aliases, const char *name, size_t length)
 static const struct option *find_option(const struct option *options, const char *name,
                                         size_t length)
 {
-    for (const struct option *o = options; o && o->name; o++)
+    for (const struct option *o = options; o && o->name; o++) {
+        if (o->kind == OPTION_TABLE) {
+            const struct option *found = find_option(o->target, name, length);
+            if (found)
+                return found;
+            continue;
+        }
         if ((strlen(o->name) == length && memcmp(o->name, name, length) == 0) ||
             alias_matches(o->aliases, name, length))
             return o;
+    }
     return NULL;
 }
 
-/* Levenshtein distance, bounded by short names. */
-static size_t distance(const char *a, size_t n, const char *b)
+struct nearest {
+    size_t distance;
+    char name[64];
+};
+
+size_t options_distance(const char *a, size_t n, const char *b)
 {
     size_t m = strlen(b), row[64];
     if (m >= 64 || n >= 64)
@@ -52,21 +66,51 @@ static size_t distance(const char *a, size_t n, const char *b)
     return row[m];
 }
 
+static void consider(const char *name, size_t length, const char *candidate, size_t candidate_len,
+                     struct nearest *nearest)
+{
+    char copy[64];
+    if (candidate_len >= sizeof copy)
+        return;
+    memcpy(copy, candidate, candidate_len);
+    copy[candidate_len] = 0;
+    size_t d = options_distance(name, length, copy);
+    /* --ctx for --ctx-size: a beginning is nearer than its distance tells. */
+    if (length >= 4 && candidate_len > length && memcmp(copy, name, length) == 0)
+        d = 1;
+    if (d < nearest->distance) {
+        nearest->distance = d;
+        snprintf(nearest->name, sizeof nearest->name, "%s", copy);
+    }
+}
+
+/* Among names and other spellings. */
+static void find_nearest(const struct option *options, const char *name, size_t length,
+                         struct nearest *nearest)
+{
+    for (const struct option *o = options; o && o->name; o++) {
+        if (o->kind == OPTION_TABLE) {
+            find_nearest(o->target, name, length, nearest);
+            continue;
+        }
+        consider(name, length, o->name, strlen(o->name), nearest);
+        for (const char *alias = o->aliases; alias && *alias;) {
+            size_t n = strcspn(alias, " ");
+            if (n > 2)
+                consider(name, length, alias, n, nearest);
+            alias += n + (alias[n] == ' ');
+        }
+    }
+}
+
 static enum status unknown_option(const struct command *command, const char *name, size_t length,
                                   struct error *err)
 {
-    const char *nearest = NULL;
-    size_t best = 4;
-    for (const struct option *o = command->options; o && o->name; o++) {
-        size_t d = distance(name, length, o->name);
-        if (d < best) {
-            best = d;
-            nearest = o->name;
-        }
-    }
-    if (nearest)
+    struct nearest nearest = {.distance = 4};
+    find_nearest(command->options, name, length, &nearest);
+    if (nearest.name[0])
         return error_set(err, STATUS_USAGE, "unknown option %.*s: did you mean %s?", (int)length,
-                         name, nearest);
+                         name, nearest.name);
     return error_set(err, STATUS_USAGE, "unknown option %.*s: 'sluice %s --help' lists them",
                      (int)length, name, command->name);
 }
@@ -158,6 +202,8 @@ static enum status store(const struct option *option, const char *text, struct e
     case OPTION_BYTES:
         status = parse_bytes(option, text, (uint64_t *)option->target, err);
         break;
+    case OPTION_TABLE:
+        break;
     }
     return status;
 }
@@ -208,16 +254,53 @@ enum status options_parse(const struct command *command, int argc, char **argv,
     return STATUS_OK;
 }
 
+/* The help of an option, its further lines below the first. */
+static void print_wrapped(const char *help, FILE *out)
+{
+    size_t length;
+    for (; (length = strlen(help)) > HELP_WIDTH; help += length + 1) {
+        length = HELP_WIDTH;
+        while (length > 1 && help[length] != ' ')
+            length--;
+        fprintf(out, "%.*s\n  %*s ", (int)length, help, HELP_COLUMN, "");
+    }
+    fprintf(out, "%s\n", help);
+}
+
+static void print_options(const struct option *options, FILE *out)
+{
+    for (const struct option *o = options; o->name; o++) {
+        if (o->kind == OPTION_TABLE)
+            continue;
+        char left[128];
+        int n = snprintf(left, sizeof left, "%s", o->name);
+        for (const char *alias = o->aliases; alias && *alias && n < (int)sizeof left;) {
+            size_t length = strcspn(alias, " ");
+            n += snprintf(left + n, sizeof left - (size_t)n, ", %.*s", (int)length, alias);
+            alias += length + (alias[length] == ' ');
+        }
+        if (o->value && n < (int)sizeof left)
+            snprintf(left + n, sizeof left - (size_t)n, " %s", o->value);
+        /* What is too long for the column has its help in the next line. */
+        if (strlen(left) > HELP_COLUMN)
+            fprintf(out, "  %s\n  %*s ", left, HELP_COLUMN, "");
+        else
+            fprintf(out, "  %-*s ", HELP_COLUMN, left);
+        print_wrapped(o->help, out);
+    }
+    for (const struct option *o = options; o->name; o++) {
+        if (o->kind == OPTION_TABLE) {
+            fprintf(out, "\n%s\n", o->help);
+            print_options(o->target, out);
+        }
+    }
+}
+
 void options_print_help(const struct command *command, FILE *out)
 {
     fprintf(out, "sluice %s\n\n%s\n", command->usage, command->about);
     if (!command->options || !command->options->name)
         return;
-    fprintf(out, "\nOptions:\n");
-    for (const struct option *o = command->options; o->name; o++) {
-        char left[96];
-        snprintf(left, sizeof left, "%s%s%s%s%s", o->name, o->aliases ? ", " : "",
-                 o->aliases ? o->aliases : "", o->value ? " " : "", o->value ? o->value : "");
-        fprintf(out, "  %-30s %s\n", left, o->help);
-    }
+    fprintf(out, "\nOptions (in parentheses: where none is given):\n");
+    print_options(command->options, out);
 }

@@ -19,11 +19,25 @@ static struct str token_text(const struct tokenizer *tokenizer, int32_t id)
     return id == VOCABULARY_NONE ? (struct str){NULL, 0} : tokenizer_piece(tokenizer, id);
 }
 
+/* gpt-oss files without a template still say by their tokens which format they speak. */
+static struct str builtin_template(const struct tokenizer *tokenizer)
+{
+    static const char *const tokens[] = {"<|start|>", "<|channel|>", "<|message|>"};
+    for (size_t i = 0; tokenizer && i < sizeof tokens / sizeof *tokens; i++) {
+        int32_t id = tokenizer_find(tokenizer, str_from(tokens[i]));
+        if (id == VOCABULARY_NONE || !tokenizer_is_control(tokenizer, id))
+            return (struct str){0};
+    }
+    return tokenizer ? chat_template_builtin(STR_LIT("harmony")) : (struct str){0};
+}
+
 enum status prompt_open(sluice_engine *engine, const char *override, struct error *err)
 {
     const struct tokenizer *tokenizer = engine->source.tokenizer;
     struct chat_template_source source = {.text = override ? str_from(override)
                                                            : engine->source.chat_template};
+    if (source.text.len == 0)
+        source.text = builtin_template(tokenizer);
     if (source.text.len == 0) {
         snprintf(engine->chat_problem, sizeof engine->chat_problem, "it has none");
         return STATUS_OK;

@@ -177,8 +177,39 @@ static void usage_errors_name_the_way_out(void **state)
     expect_failure(run(NULL, "run", "--backend", "abacus", "hello there", NULL), 2, "abacus");
     expect_failure(run(NULL, "run", "a b", "--samplers", "top_k;luck", NULL), 2, "luck");
     expect_failure(run(NULL, "run", "a b", "--mirostat", "7", NULL), 2, "mirostat");
+    expect_failure(run(NULL, "run", "a b", "--top-p", "2", NULL), 2, "--top-p: expected 0 to 1");
+    expect_failure(run(NULL, "run", "a b", "--dry-base", "2", NULL), 2, "without --dry-multiplier");
+    expect_failure(run(NULL, "serve", "--top-k", "-4", NULL), 2, "--top-k: expected 0 or more");
     expect_failure(run(NULL, "detokenize", PEBBLE, "1,x", NULL), 2, "x");
     expect_failure(run(NULL, "logits", PEBBLE, NULL), 2, "--ids");
+}
+
+/* The nearest spelling of a flag, also of its other names, its beginning, and of a command. */
+static void suggestions(void **state)
+{
+    (void)state;
+    expect_failure(run(NULL, "rnu", NULL), 2, "did you mean 'run'?");
+    expect_failure(run(NULL, "some/model.gguf", NULL), 2, "sluice run some/model.gguf");
+    expect_failure(run(NULL, "run", "--ctx", "5", NULL), 2, "did you mean --ctx-size?");
+    expect_failure(run(NULL, "serve", "--temprature", "1", NULL), 2, "did you mean --temperature?");
+    expect_failure(run(NULL, "bench", "--kvtype", "f32", NULL), 2, "did you mean --kv-type?");
+    expect_failure(run(NULL, "show", "--whatever", NULL), 2, "'sluice show --help' lists them");
+}
+
+/* What samples has the same flags with the same words. */
+static void one_table_of_sampling(void **state)
+{
+    (void)state;
+    struct outcome first = run(NULL, "run", "--help", NULL);
+    struct outcome second = run(NULL, "serve", "--help", NULL);
+    const char *ours = strstr(text(&first.out), "\nSampling:\n");
+    const char *theirs = strstr(text(&second.out), "\nSampling:\n");
+    assert_non_null(ours);
+    assert_non_null(theirs);
+    assert_string_equal(ours, theirs);
+    assert_non_null(strstr(ours, "--dry-multiplier M"));
+    outcome_release(&first);
+    outcome_release(&second);
 }
 
 /* ---- run -------------------------------------------------------------------------------------- */
@@ -368,6 +399,11 @@ static void renders_templates(void **state)
     expect_success(&o);
     assert_non_null(strstr(text(&o.out), "<|im_start|>user\nhi<|im_end|>"));
     outcome_release(&o);
+    o = run(NULL, "render", "--template", "harmony", "--context", context, NULL);
+    expect_success(&o);
+    assert_non_null(strstr(text(&o.out), "Current date: 2025-07-10"));
+    assert_non_null(strstr(text(&o.out), "<|start|>user<|message|>hi<|end|>"));
+    outcome_release(&o);
     setenv("SLUICE_NOW", "tomorrow", 1);
     expect_failure(run(NULL, "render", "--template", template, "--context", context, NULL), 2,
                    "SLUICE_NOW");
@@ -386,6 +422,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(help_teaches),
         cmocka_unit_test(usage_errors_name_the_way_out),
+        cmocka_unit_test(suggestions),
+        cmocka_unit_test(one_table_of_sampling),
         cmocka_unit_test(answers_a_prompt),
         cmocka_unit_test(same_seed_same_text),
         cmocka_unit_test(sampler_flags_matter),

@@ -68,6 +68,9 @@ struct chat_template_source {
 enum status chat_template_create(const struct chat_template_source *source,
                                  struct chat_template **out, struct error *err);
 void chat_template_free(struct chat_template *chat); /* NULL is allowed */
+/* A template that is built in, by its name: "harmony", for gpt-oss files that come without one. data
+ * NULL: there is none of that name. Static storage. */
+struct str chat_template_builtin(struct str name);
 /* The template's text, for output_style_detect(). Lives as long as the template. */
 struct str chat_template_text(const struct chat_template *chat);
 

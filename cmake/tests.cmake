@@ -59,8 +59,15 @@ endforeach()
 # Over sockets, as clients see it.
 file(GLOB tests CONFIGURE_DEPENDS tests/http/test_*.c)
 foreach(test IN LISTS tests)
+    get_filename_component(name ${test} NAME_WE)
+    if(name STREQUAL test_process AND NOT TARGET sluice)
+        continue() # it runs the program
+    endif()
     sluice_test(${test} http sluice_server sluice_bench)
 endforeach()
+if(TARGET test_process)
+    add_dependencies(test_process sluice)
+endif()
 
 # The official clients; skipped without node, npm or network.
 if(TARGET sluice AND NOT SLUICE_SANITIZE)
@@ -87,7 +94,8 @@ set_tests_properties(soak/engine PROPERTIES LABELS soak TIMEOUT 120
 # What the ThreadSanitizer stage of .ci/run picks: tests in which several threads meet. The real
 # engine is there by its soak; golden/test_engine, which runs the scalar reference too, takes too long.
 foreach(name soak/engine unit/test_threads unit/test_file unit/test_loop unit/test_many unit/test_models
-        http/test_transport http/test_openai http/test_streams http/test_crowd examples/chat)
+        http/test_transport http/test_openai http/test_streams http/test_crowd
+        http/test_serving_models examples/chat)
     if(TEST ${name})
         set_property(TEST ${name} APPEND PROPERTY LABELS threads)
     endif()

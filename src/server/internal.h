@@ -74,6 +74,16 @@ struct served {
     uint64_t seen_steps, seen_ns; /* progress, for /health: under jobs_lock */
 };
 
+/* Each waits on a condition of its own: with several waiters on one, glibc before 2.41 can lose a
+ * signal (base/threads.c), and a request would lie there until the next one comes. */
+struct worker {
+    struct server *server;
+    pthread_t thread;
+    pthread_cond_t wake;
+    struct worker *next_idle;
+    bool idle; /* in the list */
+};
+
 struct server {
     struct server_options options;
     struct served *served; /* [n_served] */
@@ -84,11 +94,10 @@ struct server {
     struct metrics metrics;
 
     pthread_mutex_t queue_lock; /* jobs for the workers */
-    pthread_cond_t queue_wake;
     struct job *queue_first, *queue_last;
     size_t queue_length;
     bool workers_stop;
-    pthread_t workers[WORKERS];
+    struct worker workers[WORKERS], *idle;
     size_t n_workers;
 
     pthread_mutex_t jobs_lock; /* the list, and http_user of exchanges */

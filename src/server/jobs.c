@@ -221,13 +221,43 @@ static void serve_job(struct job *job)
 
 /* ---- the queue -------------------------------------------------------------------------------- */
 
+/* With the lock held, until there is a job or the end. */
+static void wait_for_job(struct server *server, struct worker *worker)
+{
+    while (!server->queue_first && !server->workers_stop) {
+        if (!worker->idle) {
+            worker->idle = true;
+            worker->next_idle = server->idle;
+            server->idle = worker;
+        }
+        pthread_cond_wait(&worker->wake, &server->queue_lock);
+    }
+    for (struct worker **at = &server->idle; worker->idle && *at; at = &(*at)->next_idle)
+        if (*at == worker) { /* awake without having been called */
+            *at = worker->next_idle;
+            worker->idle = false;
+            break;
+        }
+}
+
+/* With the lock held. */
+static void call_worker(struct server *server)
+{
+    struct worker *worker = server->idle;
+    if (!worker)
+        return; /* all are busy, and look for more when they are done */
+    server->idle = worker->next_idle;
+    worker->idle = false;
+    pthread_cond_signal(&worker->wake);
+}
+
 static void *work(void *context)
 {
-    struct server *server = context;
+    struct worker *worker = context;
+    struct server *server = worker->server;
     for (;;) {
         pthread_mutex_lock(&server->queue_lock);
-        while (!server->queue_first && !server->workers_stop)
-            pthread_cond_wait(&server->queue_wake, &server->queue_lock);
+        wait_for_job(server, worker);
         struct job *job = server->queue_first;
         if (job) {
             server->queue_first = job->next_queued;
@@ -255,7 +285,7 @@ static bool push(struct server *server, struct job *job, bool always)
             server->queue_first = job;
         server->queue_last = job;
         server->queue_length++;
-        pthread_cond_signal(&server->queue_wake);
+        call_worker(server);
     }
     pthread_mutex_unlock(&server->queue_lock);
     return room;
@@ -366,7 +396,10 @@ enum status jobs_start(struct server *server, struct error *err)
 {
     enum status status = pump_start(server, err);
     for (size_t i = 0; i < WORKERS && status == STATUS_OK; i++) {
-        int result = pthread_create(&server->workers[i], NULL, work, server);
+        struct worker *worker = &server->workers[i];
+        worker->server = server;
+        pthread_cond_init(&worker->wake, NULL);
+        int result = pthread_create(&worker->thread, NULL, work, worker);
         if (result != 0)
             status = error_set(err, STATUS_MEMORY, "cannot start a thread: %s", strerror(result));
         server->n_workers += result == 0;
@@ -378,10 +411,13 @@ void jobs_stop(struct server *server)
 {
     pthread_mutex_lock(&server->queue_lock);
     server->workers_stop = true;
-    pthread_cond_broadcast(&server->queue_wake);
+    while (server->idle)
+        call_worker(server);
     pthread_mutex_unlock(&server->queue_lock);
-    for (size_t i = 0; i < server->n_workers; i++)
-        pthread_join(server->workers[i], NULL);
+    for (size_t i = 0; i < server->n_workers; i++) {
+        pthread_join(server->workers[i].thread, NULL);
+        pthread_cond_destroy(&server->workers[i].wake);
+    }
     jobs_abort(server);
     pump_stop(server);
 }

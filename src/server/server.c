@@ -20,7 +20,6 @@ enum status server_start(const struct server_options *options, struct server **o
     server->started = (int64_t)time(NULL);
     metrics_init(&server->metrics);
     pthread_mutex_init(&server->queue_lock, NULL);
-    pthread_cond_init(&server->queue_wake, NULL);
     pthread_mutex_init(&server->jobs_lock, NULL);
     pthread_mutex_init(&server->pump_lock, NULL);
     pthread_cond_init(&server->pump_wake, NULL);
@@ -63,7 +62,6 @@ void server_stop(struct server *server)
     http_server_stop(server->http, 2000);
     buf_release(&server->scratch);
     metrics_release(&server->metrics);
-    pthread_cond_destroy(&server->queue_wake);
     pthread_mutex_destroy(&server->queue_lock);
     pthread_cond_destroy(&server->pump_wake);
     pthread_mutex_destroy(&server->pump_lock);

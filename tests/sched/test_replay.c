@@ -206,6 +206,24 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+/* 95 % of first tokens come within this where prompts are computed one after the other as they arrive,
+ * by a processor that has four fifths of its time for them: the share that a step leaves them beside
+ * running answers. The trace's bursts (for 10 s 140 % of what the processor computes) cost everybody
+ * seconds, whatever the order. */
+static double queue_p95(void)
+{
+    uint64_t *waits = calloc(n_requests, sizeof *waits), now = 0;
+    for (uint32_t i = 0; i < n_requests; i++) {
+        now = now > requests[i].arrives_ns ? now : requests[i].arrives_ns;
+        now += requests[i].n_prompt * (uint64_t)ROW_NS / 4 * 5;
+        waits[i] = now - requests[i].arrives_ns;
+    }
+    qsort(waits, n_requests, sizeof *waits, by_value);
+    double p95 = (double)waits[n_requests / 20 * 19];
+    free(waits);
+    return p95;
+}
+
 static void test_azure_arrivals(void **state)
 {
     (void)state;
@@ -235,11 +253,13 @@ static void test_azure_arrivals(void **state)
         busy += (uint64_t)(requests[i].n_prompt + requests[i].n_generate) * ROW_NS;
     }
     qsort(waits, n_requests, sizeof *waits, by_value);
-    printf("azure code: %u requests, load %.0f %%; time to first token p50 %.0f ms, p95 %.0f ms; "
-           "longest gap %.0f ms\n",
+    double p95 = (double)waits[n_requests / 20 * 19], queue = queue_p95();
+    printf("azure code: %u requests, load %.0f %%; time to first token p50 %.0f ms, p95 %.0f ms (a "
+           "queue in front of four fifths of the processor: %.0f); longest gap %.0f ms\n",
            n_requests, 100.0 * (double)busy / (double)r.end_ns,
-           (double)waits[n_requests / 2] * 1e-6, (double)waits[n_requests / 20 * 19] * 1e-6,
+           (double)waits[n_requests / 2] * 1e-6, p95 * 1e-6, queue * 1e-6,
            (double)r.longest_gap_ns * 1e-6);
+    assert_true(p95 < 1.1 * queue);
     assert_int_equal(r.finished, n_requests);
     assert_true(r.longest_gap_ns < 300000000);
     free(waits);

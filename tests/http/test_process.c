@@ -1,0 +1,247 @@
+/*
+ * `sluice serve` as a process of its own: signals while streams run, a process without descriptors,
+ * and the tour of `make run` with its chat on a terminal.
+ */
+#ifdef __linux__
+#define _GNU_SOURCE
+#endif
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "client.h"
+#include "fixture.h"
+
+#define PROGRAM SLUICE_BINARY_DIR "/sluice"
+
+struct process {
+    pid_t pid;
+    int out; /* its standard output, or the terminal */
+    struct buf text;
+};
+
+static void sleep_ms(long ms)
+{
+    nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
+}
+
+static bool read_some(struct process *p, const char *until, int timeout_ms)
+{
+    uint64_t end = clock_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    char block[4096];
+    for (;;) {
+        if (until && p->text.data && strstr(p->text.data, until))
+            return true;
+        struct pollfd poller = {.fd = p->out, .events = POLLIN};
+        uint64_t now = clock_now_ns();
+        if (now >= end || poll(&poller, 1, (int)((end - now) / 1000000u) + 1) <= 0)
+            return false;
+        ssize_t n = read(p->out, block, sizeof block);
+        if (n <= 0)
+            return !until;
+        buf_append(&p->text, block, (size_t)n);
+    }
+}
+
+/* A server on a free port; files: its limit of descriptors, 0: ours. */
+static struct process start_server(rlim_t files)
+{
+    struct process p = {0};
+    int out[2];
+    assert_int_equal(pipe(out), 0);
+    p.pid = fork();
+    assert_true(p.pid >= 0);
+    if (p.pid == 0) {
+        struct rlimit limit = {files, files};
+        if (files)
+            setrlimit(RLIMIT_NOFILE, &limit);
+        dup2(out[1], 1);
+        close(out[0]);
+        close(out[1]);
+        execl(PROGRAM, "sluice", "serve", fixture_path("models/pebble/pebble-q8_0.gguf"), "--port",
+              "0", "--quiet", (char *)NULL);
+        _exit(127);
+    }
+    close(out[1]);
+    p.out = out[0];
+    if (!read_some(&p, "listening on http://127.0.0.1:", 60000) || !read_some(&p, "\n", 1000))
+        fail_msg("the server does not start");
+    client_port = (uint16_t)atoi(strstr(p.text.data, "127.0.0.1:") + strlen("127.0.0.1:"));
+    return p;
+}
+
+/* Its exit code, -1 for a signal, -2 where it goes on. */
+static int wait_exit(struct process *p, int timeout_ms)
+{
+    int status = 0;
+    uint64_t end = clock_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    while (waitpid(p->pid, &status, WNOHANG) == 0) {
+        if (clock_now_ns() > end) {
+            kill(p->pid, SIGKILL);
+            waitpid(p->pid, &status, 0);
+            close(p->out);
+            buf_release(&p->text);
+            return -2;
+        }
+        sleep_ms(5);
+    }
+    close(p->out);
+    buf_release(&p->text);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int open_stream(unsigned max_tokens, struct buf *text)
+{
+    char body[256], request[512];
+    int n = snprintf(body, sizeof body,
+                     "{\"prompt\":\"Once upon a time\",\"ignore_eos\":true,\"stream\":true,"
+                     "\"max_tokens\":%u,\"temperature\":0}",
+                     max_tokens);
+    snprintf(request, sizeof request,
+             "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", n,
+             body);
+    int fd = client_connect();
+    assert_true(client_send_text(fd, request));
+    assert_true(client_read_until(fd, text, "\"text\":\"", 30000));
+    return fd;
+}
+
+static void a_signal_lets_streams_end(void **state)
+{
+    (void)state;
+    enum { STREAMS = 4 };
+    struct process p = start_server(0);
+    struct buf texts[STREAMS] = {0};
+    int fds[STREAMS], idle = client_connect();
+    for (size_t i = 0; i < STREAMS; i++)
+        fds[i] = open_stream(400, &texts[i]);
+    kill(p.pid, SIGTERM);
+    sleep_ms(30);
+    /* Who asks now is sent away, whoever runs comes to the end. */
+    client_send_text(idle, "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+                           "Content-Length: 2\r\n\r\n{}");
+    struct answer answer = client_answer(idle, 10000);
+    assert_true(answer.status == 503 || answer.status == 0);
+    answer_release(&answer);
+    close(idle);
+    for (size_t i = 0; i < STREAMS; i++) {
+        assert_true(client_read_until(fds[i], &texts[i], "data: [DONE]", 30000));
+        assert_non_null(strstr(texts[i].data, "\"finish_reason\":\"length\""));
+        assert_null(strstr(texts[i].data, "\"error\""));
+        close(fds[i]);
+        buf_release(&texts[i]);
+    }
+    assert_int_equal(wait_exit(&p, 10000), 0);
+}
+
+static void a_second_signal_ends_at_once(void **state)
+{
+    (void)state;
+    struct process p = start_server(0);
+    struct buf text = {0};
+    int fd = open_stream(1900, &text);
+    kill(p.pid, SIGINT);
+    sleep_ms(100);
+    kill(p.pid, SIGTERM);
+    uint64_t from = clock_now_ns();
+    assert_int_equal(wait_exit(&p, 5000), 1);
+    assert_true(clock_now_ns() - from < 2000000000u);
+    close(fd);
+    buf_release(&text);
+}
+
+/* Seconds of processor time that the process used so far; negative where the system does not tell. */
+static double processor_seconds(pid_t pid)
+{
+    char path[64], line[1024] = "";
+    unsigned long user = 0, kernel = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return -1;
+    const char *end = fgets(line, sizeof line, file) ? strrchr(line, ')') : NULL;
+    fclose(file);
+    if (!end ||
+        sscanf(end + 2, "%*s %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &kernel) != 2)
+        return -1;
+    return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+}
+
+/* More connections than descriptors: those that are open are served, nobody spins, and when some
+ * close new ones are accepted. */
+static void without_descriptors(void **state)
+{
+    (void)state;
+    enum { CONNECTIONS = 100, FILES = 64 };
+    struct process p = start_server(FILES);
+    struct buf text = {0};
+    int stream = open_stream(1500, &text), fds[CONNECTIONS];
+    for (size_t i = 0; i < CONNECTIONS; i++)
+        fds[i] = client_connect(); /* the kernel takes them, if not the server */
+    assert_true(client_read_until(stream, &text, "data: [DONE]", 60000));
+    double before = processor_seconds(p.pid);
+    sleep_ms(1000);
+    double used = processor_seconds(p.pid) - before;
+    if (before >= 0)
+        assert_true(used < 0.3);
+    client_send_text(stream, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    buf_clear(&text);
+    assert_true(client_read_until(stream, &text, "\"ok\"", 5000));
+    for (size_t i = 0; i < CONNECTIONS; i++)
+        close(fds[i]);
+    struct answer answer = client_call("GET", "/health", NULL, NULL);
+    assert_int_equal(answer.status, 200);
+    answer_release(&answer);
+    close(stream);
+    buf_release(&text);
+    kill(p.pid, SIGTERM);
+    assert_int_equal(wait_exit(&p, 10000), 0);
+}
+
+/* What `make run` shows, on a terminal: the table, then a chat through the server. */
+static void the_tour_ends_in_a_chat(void **state)
+{
+    (void)state;
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0) {
+        print_message("SKIPPED: no pseudo terminal here\n");
+        skip();
+    }
+    struct process p = {.out = master};
+    const char *name = ptsname(master);
+    p.pid = fork();
+    assert_true(p.pid >= 0);
+    if (p.pid == 0) {
+        setsid();
+        int terminal = open(name, O_RDWR);
+        for (int fd = 0; fd < 3; fd++)
+            dup2(terminal, fd);
+        setenv("TERM", "dumb", 1);
+        execl(PROGRAM, "sluice", "serve", "--demo", (char *)NULL);
+        _exit(127);
+    }
+    if (!read_some(&p, "chatting through the server", 120000))
+        fail_msg("no chat: %s", p.text.data ? p.text.data : "");
+    assert_non_null(strstr(p.text.data, "curl http://127.0.0.1:"));
+    assert_true(read_some(&p, "Ctrl-D to leave", 5000));
+    sleep_ms(200);
+    assert_int_equal(write(master, "Hello\n", 6), 6);
+    assert_true(read_some(&p, "Hello! How can I help you?", 30000));
+    read_some(&p, NULL, 500);                      /* until it listens again */
+    assert_int_equal(write(master, "\004", 1), 1); /* Ctrl-D */
+    read_some(&p, NULL, 200);
+    assert_int_equal(wait_exit(&p, 20000), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_signal_lets_streams_end),
+        cmocka_unit_test(a_second_signal_ends_at_once),
+        cmocka_unit_test(without_descriptors),
+        cmocka_unit_test(the_tour_ends_in_a_chat),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

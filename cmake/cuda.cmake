@@ -118,6 +118,7 @@ foreach(module IN LISTS cuda_test_modules)
 endforeach()
 file(GLOB cuda_test_sources CONFIGURE_DEPENDS tests/cuda/*.c)
 add_executable(sluice_cuda_test ${cuda_test_sources} tests/kernel/op_cases.c
+    tests/kernel/op_cases_rows.c tests/kernel/op_cases_sequence.c tests/kernel/op_cases_experts.c
     tests/kernel/op_cases_recurrent.c tests/kernel/op_kit.c)
 set_target_properties(sluice_cuda_test PROPERTIES OUTPUT_NAME sluice-cuda-test)
 target_include_directories(sluice_cuda_test PRIVATE tests/kernel ${JANSSON_INCLUDE_DIRS})

@@ -52,7 +52,8 @@ if(TARGET sluice)
 endif()
 # The operation cases and their kit, which the CUDA test program links too.
 foreach(name test_operations test_identity test_float_kernels test_quality)
-    target_sources(${name} PRIVATE tests/kernel/op_cases.c tests/kernel/op_cases_recurrent.c
+    target_sources(${name} PRIVATE tests/kernel/op_cases.c tests/kernel/op_cases_rows.c
+        tests/kernel/op_cases_sequence.c tests/kernel/op_cases_experts.c tests/kernel/op_cases_recurrent.c
         tests/kernel/op_kit.c)
 endforeach()
 

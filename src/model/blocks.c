@@ -64,6 +64,12 @@ void build_groups(struct build *b, uint32_t conv_floats)
         struct layer *layer = &b->h.layers[i];
         if (layer->kind == LAYER_OTHER)
             continue;
+        if (layer->kind == LAYER_ATTENTION && (!layer->n_heads || !layer->n_kv_heads)) {
+            program_fail(b->program, STATUS_MODEL, "layer %u attends with %u heads (%s)", i,
+                         layer->n_heads, b->gguf ? "attention.head_count" : "num_attention_heads");
+            b->h.n_layers = 0; /* nothing after this divides by it */
+            return;
+        }
         layer->group = layer->kind == LAYER_CONV ? conv_group(b, conv_floats) : kv_group(b, layer);
         layer->group_layer = b->program->groups[layer->group].n_layers++;
     }
@@ -426,6 +432,13 @@ void build_moe(struct build *b, uint32_t index, struct view in, struct view out,
 {
     int l = (int)index;
     const struct hyper *h = &b->h;
+    if (!h->n_experts || !h->n_experts_used || !h->expert_ff) {
+        program_fail(b->program, STATUS_MODEL, "layer %d has a router, but %s", l,
+                     b->gguf ? "expert_count, expert_used_count or expert_feed_forward_length is 0"
+                             : "config.json has no number of experts (num_experts), of those that "
+                               "a token uses, or no moe_intermediate_size");
+        return;
+    }
     struct view route = shared(b, &b->route, "route", 2 * h->n_experts_used);
     struct view hidden =
         shared(b, &b->expert_hidden, "expert_hidden", h->n_experts_used * h->expert_ff);

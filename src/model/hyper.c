@@ -189,6 +189,13 @@ bool build_is_local(struct build *b, uint32_t layer, uint32_t pattern)
     return pattern == 0 || (layer + 1) % pattern != 0;
 }
 
+static void out_of_range(struct build *b, const char *key, double value, double least, double most)
+{
+    program_fail(b->program, STATUS_MODEL, "%s%s%s is %.10g, expected %.10g to %.10g",
+                 b->gguf ? b->gguf_prefix : "config.json:", b->gguf ? "." : " ", key, value, least,
+                 most);
+}
+
 /* Whatever a family calls it; LayerNorm families have 1e-5 where the others have 1e-6. */
 static double read_eps(struct build *b)
 {
@@ -196,13 +203,28 @@ static double read_eps(struct build *b)
                                      "norm_eps",     "layernorm_epsilon", "norm_epsilon"};
     static const char *const gguf[] = {"attention.layer_norm_rms_epsilon",
                                        "attention.layer_norm_epsilon"};
-    for (size_t i = 0; b->gguf && i < sizeof gguf / sizeof *gguf; i++)
-        if (build_has(b, gguf[i], NULL))
-            return build_f64(b, gguf[i], NULL, 0.0);
-    for (size_t i = 0; !b->gguf && i < sizeof hf / sizeof *hf; i++)
-        if (build_has(b, NULL, hf[i]))
-            return build_f64(b, NULL, hf[i], 0.0);
+    size_t n = b->gguf ? sizeof gguf / sizeof *gguf : sizeof hf / sizeof *hf;
+    for (size_t i = 0; i < n; i++) {
+        const char *key = b->gguf ? gguf[i] : hf[i];
+        if (!build_has(b, key, key))
+            continue;
+        double eps = build_f64(b, key, key, 0.0);
+        if (eps >= 0.0 && eps < 1.0)
+            return eps;
+        out_of_range(b, key, eps, 0.0, 1.0);
+        break;
+    }
     return 1e-6;
+}
+
+/* A value out of range becomes the least, so that nothing is sized by it before the error is seen. */
+static void need(struct build *b, const char *gguf_key, const char *hf_key, uint32_t *value,
+                 uint32_t least, uint32_t most)
+{
+    if (*value >= least && *value <= most)
+        return;
+    out_of_range(b, key_name(b, gguf_key, hf_key), *value, least, most);
+    *value = least;
 }
 
 static void read_layers(struct build *b)
@@ -213,21 +235,24 @@ static void read_layers(struct build *b)
         layer->kind = LAYER_ATTENTION;
         layer->freqs = NO_WEIGHT;
         layer->n_heads = build_item_u32(b, "attention.head_count", "num_attention_heads", i, 0);
+        need(b, "attention.head_count", "num_attention_heads", &layer->n_heads, 0, 1u << 16);
         layer->n_kv_heads =
             build_item_u32(b, "attention.head_count_kv", "num_key_value_heads", i, layer->n_heads);
         if (layer->n_kv_heads > layer->n_heads ||
             (layer->n_kv_heads && layer->n_heads % layer->n_kv_heads))
-            program_fail(b->program, STATUS_MODEL, "layer %u: %u heads over %u key/value heads", i,
-                         layer->n_heads, layer->n_kv_heads);
+            program_fail(
+                b->program, STATUS_MODEL, "layer %u: %u heads (%s) over %u key/value heads (%s)", i,
+                layer->n_heads, key_name(b, "attention.head_count", "num_attention_heads"),
+                layer->n_kv_heads, key_name(b, "attention.head_count_kv", "num_key_value_heads"));
     }
 }
 
-static void need(struct build *b, const char *name, uint64_t value, uint64_t least, uint64_t most)
+/* The first of several keys that the config has. */
+static const char *present(struct build *b, const char *const *keys)
 {
-    if (value < least || value > most)
-        program_fail(b->program, STATUS_MODEL, "hyperparameter %s is %llu, expected %llu to %llu",
-                     name, (unsigned long long)value, (unsigned long long)least,
-                     (unsigned long long)most);
+    for (; !b->gguf && keys[0] && keys[1] && !build_has(b, NULL, *keys);)
+        keys++;
+    return *keys;
 }
 
 uint32_t build_first_u32(struct build *b, const char *gguf_key, const char *const *hf_keys)
@@ -264,27 +289,23 @@ void build_hyper(struct build *b)
     h->n_experts_used = build_first_u32(b, "expert_used_count", used_counts);
     h->expert_ff = build_u32(b, "expert_feed_forward_length", "moe_intermediate_size", h->n_ff);
     h->act = read_activation(b);
-    need(b, "layer count", h->n_layers, 1, MODEL_LAYERS_MAX);
-    need(b, "width", h->width, 1, 1u << 20);
-    if (!(h->norm_eps >= 0.0f && h->norm_eps < 1.0f))
-        program_fail(b->program, STATUS_MODEL, "hyperparameter norm epsilon is %g, expected 0 to 1",
-                     (double)h->norm_eps);
-    need(b, "feed-forward width", h->n_ff, 0, 1u << 24);
-    need(b, "context length", h->n_context, 1, 1u << 28);
-    need(b, "expert count", h->n_experts, 0, 1u << 14);
-    need(b, "experts per token", h->n_experts_used, h->n_experts ? 1 : 0,
+    need(b, "block_count", listed ? "layers_block_type" : "num_hidden_layers", &h->n_layers, 1,
+         MODEL_LAYERS_MAX);
+    need(b, "embedding_length", "hidden_size", &h->width, 1, 1u << 20);
+    need(b, "feed_forward_length", "intermediate_size", &h->n_ff, 0, 1u << 24);
+    need(b, "expert_feed_forward_length", "moe_intermediate_size", &h->expert_ff, 0, 1u << 24);
+    need(b, "context_length", "max_position_embeddings", &h->n_context, 1, 1u << 28);
+    need(b, "expert_count", present(b, expert_counts), &h->n_experts, 0, 1u << 14);
+    need(b, "expert_used_count", present(b, used_counts), &h->n_experts_used, h->n_experts ? 1 : 0,
          h->n_experts ? h->n_experts : UINT32_MAX);
-    if (h->n_layers > MODEL_LAYERS_MAX)
-        h->n_layers = 0;
     read_layers(b);
     uint32_t heads = h->n_layers && h->layers[0].n_heads ? h->layers[0].n_heads : 1;
     h->head_dim = build_u32(b, "attention.key_length", "head_dim", h->width / heads);
     h->v_head_dim = build_u32(b, "attention.value_length", "head_dim", h->head_dim);
     h->rope_dims = b->gguf ? build_u32(b, "rope.dimension_count", NULL, h->head_dim)
                            : build_rope_dims(b, h->head_dim);
-    need(b, "head width", h->head_dim, 1, 1u << 16);
-    need(b, "value head width", h->v_head_dim, 1, 1u << 16);
-    need(b, "head count", heads, 1, 1u << 16);
+    need(b, "attention.key_length", "head_dim", &h->head_dim, 1, 1u << 16);
+    need(b, "attention.value_length", "head_dim", &h->v_head_dim, 1, 1u << 16);
     const struct tensor *table = build_find(b, -1, "token_embd", "weight");
     if (!table || table->n_dims != 2 || table->dims[0] > INT32_MAX || table->dims[0] == 0)
         program_fail(b->program, STATUS_MODEL, "the token embedding is missing or no matrix");

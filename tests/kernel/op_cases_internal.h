@@ -40,6 +40,27 @@ uint32_t whole_blocks(enum tensor_type type, uint32_t n);
 void run_case(struct runner *r, struct kit *kit, const struct script *script,
               struct expected expected, const char *name);
 
+/* Types that models have, and the rest of what quant/ decodes, which gets fewer shapes. */
+#define N_WEIGHT_TYPES 7
+#define N_RARE_TYPES   24
+extern const enum tensor_type weight_types[N_WEIGHT_TYPES];
+extern const enum tensor_type rare_types[N_RARE_TYPES];
+
+/* op_cases_rows.c */
+void embed_cases(struct runner *r);
+void norm_cases(struct runner *r);
+void pair_cases(struct runner *r);
+void row_cases(struct runner *r);
+void linear_cases(struct runner *r);
+void gated_cases(struct runner *r);
+void logits_cases(struct runner *r);
+/* op_cases_experts.c */
+void moe_cases(struct runner *r);
+void route_tie_case(struct runner *r);
+/* op_cases_sequence.c */
+void sequence_cases(struct runner *r);
+void conv_cases(struct runner *r);
+void model_cases(struct runner *r);
 /* op_cases_recurrent.c: recurrences, matrices of heads, latent attention, narrow factors. */
 void op_cases_recurrent(struct runner *r);
 

@@ -5,9 +5,14 @@
  * `struct worker`; the function does that thread's share. The walk puts a barrier after each
  * operation, so a function needs one of its own only where its threads read each other's results.
  * A share is computed from (index, count) alone: no queue, no lock, and the same split every time.
+ * Products with matrices, nearly all of a step, are the exception: threads take their own shares in
+ * pieces, and who is done goes on with those of others (worker_take), since on a shared machine a
+ * step is otherwise as slow as the processor that is disturbed most. Who computes changes no bit.
  */
 #ifndef SLUICE_BACKEND_CPU_INTERNAL_H
 #define SLUICE_BACKEND_CPU_INTERNAL_H
+
+#include <stdatomic.h>
 
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/float_kernels.h"
@@ -62,6 +67,8 @@ struct loaded_program {
     struct rope_table *ropes; /* owned, n_ropes */
     uint32_t n_ropes;
     uint64_t *op_ns; /* owned, one per operation: time spent, while profiling */
+    _Atomic uint32_t
+        *taken; /* owned, [n_threads, n_ops]: units gone of a thread's share; per step */
     bool profiling;
     const struct op_observer *observer; /* NULL: nobody watches */
     /* Quantised rows of the operation at hand (matrix.c). Read by all threads until the walk's
@@ -144,6 +151,7 @@ struct worker {
     uint32_t index, count; /* this thread, of how many */
     float *scratch;        /* this thread's own, scratch_words */
     struct thread_pool *pool;
+    uint32_t op; /* at hand */
 };
 
 /* Waits for all threads; what they wrote before is visible after. */
@@ -157,11 +165,40 @@ struct share {
     uint64_t begin, end;
 };
 
+static inline struct share share_of(uint32_t index, uint32_t count, uint64_t n)
+{
+    uint64_t each = n / count, rest = n % count;
+    uint64_t begin = index * each + (index < rest ? index : rest);
+    return (struct share){begin, begin + each + (index < rest)};
+}
+
 static inline struct share worker_share(const struct worker *w, uint64_t n)
 {
-    uint64_t each = n / w->count, rest = n % w->count;
-    uint64_t begin = w->index * each + (w->index < rest ? w->index : rest);
-    return (struct share){begin, begin + each + (w->index < rest)};
+    return share_of(w->index, w->count, n);
+}
+
+/* The same n items, taken in pieces of at most `most`: this thread's share front to back, then what
+ * is left of the others'. One of these per operation and thread: helped = 0 at first. */
+struct taking {
+    uint64_t n;
+    uint32_t most, helped; /* threads whose shares are gone, from this one on */
+};
+
+static inline bool worker_take(const struct worker *w, struct taking *t, struct share *out)
+{
+    const struct loaded_program *p = w->run->program;
+    for (; t->helped < w->count; t->helped++) {
+        uint32_t who = (w->index + t->helped) % w->count;
+        struct share whole = share_of(who, w->count, t->n);
+        uint64_t begin =
+            whole.begin + atomic_fetch_add_explicit(&p->taken[who * p->program->n_ops + w->op],
+                                                    t->most, memory_order_relaxed);
+        if (begin < whole.end) {
+            *out = (struct share){begin, whole.end - begin < t->most ? whole.end : begin + t->most};
+            return true;
+        }
+    }
+    return false;
 }
 
 /* First word of `row` in a view. */

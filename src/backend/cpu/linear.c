@@ -3,7 +3,7 @@
  *
  * A product is cut into units of up to KERNEL_X rows by the KERNEL_ROWS outputs of one panel. Panels
  * are taken in groups that stay in the level-2 cache while all chunks of rows pass (rows fastest),
- * so that weights come from memory once; a thread takes a contiguous run of (group, chunk). With one
+ * so that weights come from memory once; a thread takes contiguous runs of (group, chunk). With one
  * row a group is one panel: each thread reads its own stretch of the weights, front to back. A
  * unit's raw sums land in a small tile, and the epilogue (bias, activation, scale, residual) writes
  * from there. How work is cut changes no bit.
@@ -16,6 +16,7 @@
 #define SQRT_2_OVER_PI 0.79788456f
 #define CHUNK_ALIGN    32          /* rows: whole tiles and whole rounds of vector kernels */
 #define GROUP_BYTES    (128 << 10) /* of weights that stay in a level-2 cache beside the rows */
+#define PIECE_BYTES    (32 << 10)  /* of weights times rows: a piece of work, some microseconds */
 
 float activate(enum activation act, float x)
 {
@@ -63,12 +64,12 @@ void activate_gates(const struct cpu_run *run, enum activation act, const float 
         out[i] = activate_gate(act, gate[i], up[i]);
 }
 
-/* A thread's part of a product: groups of panels, each with chunks of up to KERNEL_X rows. */
+/* A product: groups of panels, each with chunks of up to KERNEL_X rows. */
 struct split {
     uint32_t n_rows, n_out;
     uint32_t panels, together; /* panels of a group */
     uint32_t chunks;
-    struct share share; /* of units: group * chunks + chunk */
+    struct taking units; /* group * chunks + chunk */
 };
 
 /* One call of a kernel: rows [row, row + n_rows) by outputs [column, column + n_columns). */
@@ -87,28 +88,38 @@ static struct split split_product(const struct worker *w, uint32_t n_rows, uint3
         while (s.together < 8 && 2 * s.together * panel_bytes <= GROUP_BYTES &&
                s.panels / (2 * s.together) * s.chunks >= 8 * w->count)
             s.together *= 2;
-    uint32_t groups = (s.panels + s.together - 1) / s.together;
-    s.share = worker_share(w, (uint64_t)groups * s.chunks);
+    uint64_t unit_bytes = panel_bytes * n_rows; /* together > 1 only where there are many rows */
+    uint64_t piece = unit_bytes && unit_bytes < PIECE_BYTES ? PIECE_BYTES / unit_bytes : 1;
+    s.units.n = (uint64_t)((s.panels + s.together - 1) / s.together) * s.chunks;
+    s.units.most = (uint32_t)piece;
     return s;
 }
 
-/* Calls work on every unit of this thread; chunks of rows are of nearly equal size. */
-static void each_unit(const struct split *s, void (*work)(void *context, struct unit unit),
-                      void *context)
+typedef void unit_work(void *context, struct unit unit);
+
+/* Unit i: the panels of a group, one after the other, with a chunk of rows; chunks are of nearly
+ * equal size. */
+static void group_units(const struct split *s, uint64_t i, unit_work *work, void *context)
 {
-    for (uint64_t i = s->share.begin; i < s->share.end; i++) {
-        uint32_t group = (uint32_t)(i / s->chunks), chunk = (uint32_t)(i % s->chunks);
-        size_t first, last;
-        thread_range(s->n_rows, chunk, s->chunks, CHUNK_ALIGN, &first, &last);
-        struct unit unit = {.row = (uint32_t)first, .n_rows = (uint32_t)(last - first)};
-        for (uint32_t p = group * s->together; p < (group + 1) * s->together && p < s->panels;
-             p++) {
-            unit.column = p * KERNEL_ROWS;
-            uint32_t left = s->n_out - unit.column;
-            unit.n_columns = left < KERNEL_ROWS ? left : KERNEL_ROWS;
-            work(context, unit);
-        }
+    uint32_t group = (uint32_t)(i / s->chunks), chunk = (uint32_t)(i % s->chunks);
+    size_t first, last;
+    thread_range(s->n_rows, chunk, s->chunks, CHUNK_ALIGN, &first, &last);
+    struct unit unit = {.row = (uint32_t)first, .n_rows = (uint32_t)(last - first)};
+    for (uint32_t p = group * s->together; p < (group + 1) * s->together && p < s->panels; p++) {
+        unit.column = p * KERNEL_ROWS;
+        uint32_t left = s->n_out - unit.column;
+        unit.n_columns = left < KERNEL_ROWS ? left : KERNEL_ROWS;
+        work(context, unit);
     }
+}
+
+/* Calls work on every unit that this thread takes. */
+static void each_unit(const struct worker *w, struct split *s, unit_work *work, void *context)
+{
+    struct share piece;
+    while (worker_take(w, &s->units, &piece))
+        for (uint64_t i = piece.begin; i < piece.end; i++)
+            group_units(s, i, work, context);
 }
 
 /* What the units of one operation share. */
@@ -161,7 +172,7 @@ void cpu_linear(const struct worker *w, const struct op_linear *op, uint32_t qua
                         .op = op};
     matrix_quantise_planned(w, &p.in, quantise);
     struct split split = split_product(w, p.in.n, op->out.width, p.weight->panel_bytes);
-    each_unit(&split, linear_unit, &p);
+    each_unit(w, &split, linear_unit, &p);
 }
 
 static void gated_unit(void *context, struct unit unit)
@@ -196,7 +207,7 @@ void cpu_gated(const struct worker *w, const struct op_gated *op, uint32_t quant
     matrix_quantise_planned(w, &p.in, quantise);
     struct split split =
         split_product(w, p.in.n, op->out.width, p.weight->panel_bytes + p.other->panel_bytes);
-    each_unit(&split, gated_unit, &p);
+    each_unit(w, &split, gated_unit, &p);
 }
 
 static void logits_unit(void *context, struct unit unit)
@@ -227,5 +238,5 @@ void cpu_logits(const struct worker *w, const struct op_logits *op, uint32_t qua
                         .op = op};
     matrix_quantise_planned(w, &p.in, quantise);
     struct split split = split_product(w, p.in.n, op->out.width, p.weight->panel_bytes);
-    each_unit(&split, logits_unit, &p);
+    each_unit(w, &split, logits_unit, &p);
 }

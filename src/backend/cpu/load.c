@@ -100,6 +100,7 @@ static void free_program(struct loaded_program *p)
     free(p->scores);
     free(p->plans);
     free(p->op_ns);
+    free((void *)p->taken);
     free(p->ropes);
     free(p);
 }
@@ -216,7 +217,8 @@ static enum status allocate_program(struct cpu_backend *backend, struct loaded_p
     p->plans = cpu_memory(program->n_ops, sizeof *p->plans);
     p->ropes = cpu_memory(program->n_ops, sizeof *p->ropes);
     p->op_ns = cpu_memory(program->n_ops, sizeof *p->op_ns);
-    if (!p->plans || !p->ropes || !p->op_ns)
+    p->taken = cpu_memory((uint64_t)program->n_ops * backend->n_threads, sizeof *p->taken);
+    if (!p->plans || !p->ropes || !p->op_ns || !p->taken)
         return error_set(err, STATUS_MEMORY, "out of memory while loading a program");
     uint64_t route_words = 0;
     for (uint32_t i = 0; i < program->n_ops; i++) {

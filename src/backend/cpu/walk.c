@@ -168,6 +168,7 @@ static void walk(void *context, uint32_t index, uint32_t n_threads)
     uint64_t *times = index == 0 && program->profiling ? program->op_ns : NULL;
     uint64_t then = times ? clock_now_ns() : 0;
     for (uint32_t i = 0; i < program->program->n_ops; i++) {
+        w.op = i;
         observe(&w, i, false);
         run_op(&w, i);
         if (!program->plans[i].runs_on)
@@ -184,5 +185,8 @@ static void walk(void *context, uint32_t index, uint32_t n_threads)
 
 void cpu_walk(const struct cpu_run *run)
 {
+    const struct loaded_program *p = run->program;
+    for (size_t i = 0; i < (size_t)p->program->n_ops * run->backend->n_threads; i++)
+        atomic_store_explicit(&p->taken[i], 0, memory_order_relaxed);
     thread_pool_run(run->backend->pool, walk, (void *)(uintptr_t)run);
 }

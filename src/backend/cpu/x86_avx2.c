@@ -6,9 +6,11 @@
  * before they must be widened follows from the weights' bits (`depth`), and only then the groups'
  * scale is multiplied in (pmaddwd, to 32 bits). Two shapes of the same sums:
  *
- *   1 or 2 rows of activations: weights are unpacked in registers, blocks stream from memory.
- *   3 and more: a block of the panel is unpacked once into L1 and meets the rows three at a time, so
- *   that 6 narrow and 6 wide sums, 2 weight vectors and 1 of activations fill the 16 registers.
+ *   1 or 2 rows of activations (simple formats: also 4 and 8, four at a time): weights are unpacked
+ *   in registers, blocks stream from memory.
+ *   Else: a block of the panel is unpacked once into L1 and meets the rows three at a time, so that
+ *   6 narrow and 6 wide sums, 2 weight vectors and 1 of activations fill the 16 registers. With four
+ *   rows of K-quants in registers the compiler spills, and that costs more than it saves.
  *
  * Weights that need eight bits and a sign are widened to 16 bits and multiplied by pmaddwd, since
  * maddubs would saturate. Integer sums are exact, so both shapes give the bits of packed_scalar.c.

@@ -10,6 +10,7 @@
 
 #define INLINE   static inline __attribute__((always_inline))
 #define UNROLL   _Pragma("GCC unroll 8")
+#define ROWS     4    /* of activations together, at most */
 #define PREFETCH 4096 /* bytes ahead of the block at hand; past the end it does no harm */
 
 INLINE __m256i load(const void *p)
@@ -70,7 +71,7 @@ INLINE void prefetch_block(const uint8_t *block, uint32_t bytes)
         _mm_prefetch((const char *)block + PREFETCH + i, _MM_HINT_T0);
 }
 
-INLINE void store_rows(__m256 acc[3][2], uint32_t n, float *out)
+INLINE void store_rows(__m256 acc[ROWS][2], uint32_t n, float *out)
 {
     UNROLL for (uint32_t m = 0; m < n; m++)
     {
@@ -79,7 +80,7 @@ INLINE void store_rows(__m256 acc[3][2], uint32_t n, float *out)
     }
 }
 
-INLINE void load_rows(__m256 acc[3][2], uint32_t n, const float *out)
+INLINE void load_rows(__m256 acc[ROWS][2], uint32_t n, const float *out)
 {
     UNROLL for (uint32_t m = 0; m < n; m++)
     {
@@ -97,6 +98,16 @@ INLINE const void *act_at(const struct act_rows *rows, uint32_t m, uint32_t bloc
 INLINE __m256i field(__m256i v, uint32_t shift, uint8_t mask)
 {
     return _mm256_and_si256(shift ? _mm256_srli_epi16(v, (int)shift) : v, bytes_of(mask));
+}
+
+/* The bits of mask << from of each byte, moved to mask << to. Both constants, like shift above. */
+INLINE __m256i moved(__m256i v, uint32_t from, uint32_t to, uint8_t mask)
+{
+    if (from > to)
+        v = _mm256_srli_epi16(v, (int)(from - to));
+    if (from < to)
+        v = _mm256_slli_epi16(v, (int)(to - from));
+    return _mm256_and_si256(v, bytes_of((uint8_t)(mask << to)));
 }
 
 /* Columns 32 * group + 4 * step .. + 4 as unsigned bytes (signed ones for wide types). */

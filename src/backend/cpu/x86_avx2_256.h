@@ -28,15 +28,23 @@ INLINE __m256i unsigned_pair(__m256i words, uint32_t index)
     return _mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(lane));
 }
 
-/* The same, sign-extended. */
+/* The same, sign-extended: placed in the upper bytes, then shifted down. */
 INLINE __m256i signed_scale(__m256i words, uint32_t index)
 {
-    return _mm256_srai_epi16(_mm256_slli_epi16(unsigned_scale(words, index), 8), 8);
+    char i = (char)index;
+    __m128i lane =
+        _mm_setr_epi8(-1, i, -1, i, -1, (char)(i + 4), -1, (char)(i + 4), -1, (char)(i + 8), -1,
+                      (char)(i + 8), -1, (char)(i + 12), -1, (char)(i + 12));
+    return _mm256_srai_epi16(_mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(lane)), 8);
 }
 
 INLINE __m256i signed_pair(__m256i words, uint32_t index)
 {
-    return _mm256_srai_epi16(_mm256_slli_epi16(unsigned_pair(words, index), 8), 8);
+    char i = (char)index;
+    __m128i lane =
+        _mm_setr_epi8(-1, i, -1, (char)(i + 1), -1, (char)(i + 4), -1, (char)(i + 5), -1,
+                      (char)(i + 8), -1, (char)(i + 9), -1, (char)(i + 12), -1, (char)(i + 13));
+    return _mm256_srai_epi16(_mm256_shuffle_epi8(words, _mm256_broadcastsi128_si256(lane)), 8);
 }
 
 /* What a block's integers are multiplied with. scale[g]: of group g, twice in 16 bits; pairs[p]:
@@ -62,14 +70,14 @@ struct type_256 {
 };
 
 /* Group g of a block onto sum[m][half]; weights from `block` (packed), or from `steps` (unpacked, 64
- * bytes a step) where that is not NULL. n: 1..3, a constant after inlining. */
+ * bytes a step) where that is not NULL. n: 1..ROWS, a constant after inlining. */
 INLINE void group_256(struct type_256 t, const uint8_t *block, const uint8_t *steps,
                       const struct scales *s, const struct act_256 *const *x, uint32_t g,
-                      uint32_t n, __m256i sum[3][2])
+                      uint32_t n, __m256i sum[ROWS][2])
 {
     UNROLL for (uint32_t part = 0; part < 8 / t.depth; part++)
     {
-        __m256i low[3][2];
+        __m256i low[ROWS][2];
         UNROLL for (uint32_t i = 0; i < t.depth; i++)
         {
             uint32_t step = part * t.depth + i;
@@ -92,9 +100,9 @@ INLINE void group_256(struct type_256 t, const uint8_t *block, const uint8_t *st
 /* Adds one block to acc[m][half]. */
 INLINE void block_256(struct type_256 t, const uint8_t *block, const uint8_t *steps,
                       const struct scales *s, const struct act_256 *const *x, uint32_t n,
-                      __m256 acc[3][2])
+                      __m256 acc[ROWS][2])
 {
-    __m256i sum[3][2];
+    __m256i sum[ROWS][2];
     UNROLL for (uint32_t m = 0; m < n; m++) sum[m][0] = sum[m][1] = _mm256_setzero_si256();
     if (steps)
         for (uint32_t g = 0; g < 8; g++)
@@ -131,11 +139,11 @@ INLINE void block_256(struct type_256 t, const uint8_t *block, const uint8_t *st
 INLINE void few_256(struct type_256 t, const uint8_t *panel, uint32_t blocks,
                     const struct act_rows *rows, uint32_t n, float *out)
 {
-    __m256 acc[3][2];
+    __m256 acc[ROWS][2];
     UNROLL for (uint32_t m = 0; m < n; m++) acc[m][0] = acc[m][1] = _mm256_setzero_ps();
     for (uint32_t b = 0; b < blocks; b++, panel += t.bytes) {
         struct scales s;
-        const struct act_256 *x[3];
+        const struct act_256 *x[ROWS];
         prefetch_block(panel, t.bytes);
         t.scales(panel, &s);
         for (uint32_t m = 0; m < n; m++)
@@ -148,8 +156,8 @@ INLINE void few_256(struct type_256 t, const uint8_t *panel, uint32_t blocks,
 INLINE void rows_256(struct type_256 t, const uint8_t *steps, const struct scales *s, uint32_t b,
                      const struct act_rows *rows, uint32_t m, uint32_t n, float *out)
 {
-    __m256 acc[3][2];
-    const struct act_256 *x[3];
+    __m256 acc[ROWS][2];
+    const struct act_256 *x[ROWS];
     for (uint32_t i = 0; i < n; i++)
         x[i] = act_at(rows, m + i, b);
     load_rows(acc, n, out + 16 * m);
@@ -175,7 +183,7 @@ INLINE void dots_256(struct type_256 t, const uint8_t *panel, uint32_t n_cols,
         struct scales s;
         prefetch_block(panel, t.bytes);
         t.scales(panel, &s);
-        for (uint32_t g = 0; g < 8; g++)
+        UNROLL for (uint32_t g = 0; g < 8; g++)
             UNROLL for (uint32_t i = 0; i < 8; i++) for (uint32_t h = 0; h < 2; h++)
                 _mm256_store_si256((__m256i *)(steps + (8 * g + i) * 64 + 32 * h),
                                    t.step(panel, g, i, h));

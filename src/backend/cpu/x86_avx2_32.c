@@ -34,12 +34,12 @@ struct panel_32 {
 
 /* sum[m][half] of a block of 32 columns, narrow weights. */
 INLINE void sums_32(struct type_32 t, const uint8_t *block, const uint8_t *steps,
-                    const int8_t *const *q, uint32_t n, __m256i sum[3][2])
+                    const int8_t *const *q, uint32_t n, __m256i sum[ROWS][2])
 {
     const __m256i ones = _mm256_set1_epi16(1);
     UNROLL for (uint32_t part = 0; part < 8 / t.depth; part++)
     {
-        __m256i low[3][2];
+        __m256i low[ROWS][2];
         UNROLL for (uint32_t i = 0; i < t.depth; i++)
         {
             uint32_t step = part * t.depth + i;
@@ -63,7 +63,7 @@ INLINE void sums_32(struct type_32 t, const uint8_t *block, const uint8_t *steps
 
 /* The same for signed bytes; q: wide activations. */
 INLINE void sums_wide_32(struct type_32 t, const uint8_t *block, const uint8_t *steps,
-                         const int16_t *const *q, uint32_t n, __m256i sum[3][2])
+                         const int16_t *const *q, uint32_t n, __m256i sum[ROWS][2])
 {
     UNROLL for (uint32_t step = 0; step < 8; step++)
     {
@@ -90,8 +90,8 @@ INLINE void sums_wide_32(struct type_32 t, const uint8_t *block, const uint8_t *
     }
 }
 
-INLINE void scale_32(struct type_32 t, __m256i sum[3][2], const __m256 d[2], const __m256 min[2],
-                     const float *scales, const int16_t *sums, uint32_t m, __m256 acc[3][2])
+INLINE void scale_32(struct type_32 t, __m256i sum[ROWS][2], const __m256 d[2], const __m256 min[2],
+                     const float *scales, const int16_t *sums, uint32_t m, __m256 acc[ROWS][2])
 {
     __m256 scale = _mm256_set1_ps(*scales);
     __m256i offset = _mm256_set1_epi32(t.offset * *sums);
@@ -107,12 +107,12 @@ INLINE void scale_32(struct type_32 t, __m256i sum[3][2], const __m256 d[2], con
 /* Block b (of 32) of n rows from row m: adds to acc. */
 INLINE void block_32(struct type_32 t, const uint8_t *block, const uint8_t *steps,
                      const __m256 d[2], const __m256 min[2], uint32_t b,
-                     const struct act_rows *rows, uint32_t first, uint32_t n, __m256 acc[3][2])
+                     const struct act_rows *rows, uint32_t first, uint32_t n, __m256 acc[ROWS][2])
 {
-    __m256i sum[3][2];
+    __m256i sum[ROWS][2];
     if (t.depth) {
-        const struct act_32 *x[3];
-        const int8_t *q[3];
+        const struct act_32 *x[ROWS];
+        const int8_t *q[ROWS];
         UNROLL for (uint32_t m = 0; m < n; m++)
         {
             x[m] = act_at(rows, first + m, b / 8);
@@ -122,8 +122,8 @@ INLINE void block_32(struct type_32 t, const uint8_t *block, const uint8_t *step
         UNROLL for (uint32_t m = 0; m < n; m++)
             scale_32(t, sum, d, min, x[m]->scales + b % 8, x[m]->sums32 + b % 8, m, acc);
     } else {
-        const struct act_wide_32 *x[3];
-        const int16_t *q[3];
+        const struct act_wide_32 *x[ROWS];
+        const int16_t *q[ROWS];
         UNROLL for (uint32_t m = 0; m < n; m++)
         {
             x[m] = act_at(rows, first + m, b / 8);
@@ -135,18 +135,19 @@ INLINE void block_32(struct type_32 t, const uint8_t *block, const uint8_t *step
     }
 }
 
+/* n (constant) rows from row m: everything in registers. */
 INLINE void few_32(struct type_32 t, const uint8_t *panel, uint32_t blocks,
-                   const struct act_rows *rows, uint32_t n, float *out)
+                   const struct act_rows *rows, uint32_t m, uint32_t n, float *out)
 {
-    __m256 acc[3][2];
-    UNROLL for (uint32_t m = 0; m < n; m++) acc[m][0] = acc[m][1] = _mm256_setzero_ps();
+    __m256 acc[ROWS][2];
+    UNROLL for (uint32_t i = 0; i < n; i++) acc[i][0] = acc[i][1] = _mm256_setzero_ps();
     for (uint32_t b = 0; b < blocks; b++, panel += t.bytes) {
         __m256 d[2], min[2];
         prefetch_block(panel, t.bytes);
         t.scales(panel, d, min);
-        block_32(t, panel, NULL, d, min, b, rows, 0, n, acc);
+        block_32(t, panel, NULL, d, min, b, rows, m, n, acc);
     }
-    store_rows(acc, n, out);
+    store_rows(acc, n, out + 16 * m);
 }
 
 INLINE void unpack_32(struct type_32 t, const uint8_t *panel, uint8_t *steps)
@@ -167,7 +168,7 @@ INLINE void rows_32(struct type_32 t, const struct panel_32 *p, uint32_t from, u
                     const struct act_rows *rows, uint32_t m, uint32_t n, float *out)
 {
     const uint32_t stride = t.depth ? 512 : 1024;
-    __m256 acc[3][2];
+    __m256 acc[ROWS][2];
     load_rows(acc, n, out + 16 * m);
     for (uint32_t i = 0; i < count; i++)
         block_32(t, NULL, p->steps + stride * i, p->d[i], p->m[i], from + i, rows, m, n, acc);
@@ -179,11 +180,16 @@ INLINE void dots_32(struct type_32 t, const uint8_t *panel, uint32_t n_cols,
 {
     uint32_t blocks = n_cols / 32;
     if (rows->n == 1) {
-        few_32(t, panel, blocks, rows, 1, out);
+        few_32(t, panel, blocks, rows, 0, 1, out);
         return;
     }
     if (rows->n == 2) {
-        few_32(t, panel, blocks, rows, 2, out);
+        few_32(t, panel, blocks, rows, 0, 2, out);
+        return;
+    }
+    if (rows->n == 4 || rows->n == 8) {
+        for (uint32_t m = 0; m < rows->n; m += 4)
+            few_32(t, panel, blocks, rows, m, 4, out);
         return;
     }
     struct panel_32 p;
@@ -372,8 +378,8 @@ INLINE void block_iq4_xs(const uint8_t *block, const uint8_t *steps, const __m25
                          const __m256 d[2], uint32_t b, const struct act_rows *rows, uint32_t m,
                          uint32_t n, float *out)
 {
-    const struct act_wide_256 *x[3];
-    __m256i sum[3][2];
+    const struct act_wide_256 *x[ROWS];
+    __m256i sum[ROWS][2];
     UNROLL for (uint32_t i = 0; i < n; i++)
     {
         x[i] = act_at(rows, m + i, b);

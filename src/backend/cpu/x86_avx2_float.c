@@ -2,8 +2,8 @@
  * AVX2 + FMA + F16C: packed float matrices (16- and 8-bit floats, float32) times float32 rows.
  *
  * One accumulator per output, columns ascending, a fused multiply-add each: the order, and so the
- * bits, of the scalar twin. With one or two rows weights become floats in registers on their way
- * from memory; with more, TILE columns of the panel are decoded into L1 once ([column][16 rows]) and
+ * bits, of the scalar twin. With 1, 2, 4 or 8 rows weights become floats in registers on their way
+ * from memory; else TILE columns of the panel are decoded into L1 once ([column][16 rows]) and
  * meet six rows at a time: 12 accumulators, two weight vectors and one broadcast.
  */
 #if defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -94,14 +94,15 @@ INLINE void read_f8_e4m3(const uint8_t *word, __m256 out[4][2])
             out[c][h] = _mm256_mul_ps(out[c][h], scale);
 }
 
+/* n (constant) rows from row `first`: everything in registers. */
 INLINE void few_rows(struct type_float t, const uint8_t *panel, uint32_t n_cols,
-                     const struct act_rows *rows, uint32_t n, float *out)
+                     const struct act_rows *rows, uint32_t first, uint32_t n, float *out)
 {
-    const float *x[2];
-    __m256 acc[2][2];
+    const float *x[ROWS];
+    __m256 acc[ROWS][2];
     UNROLL for (uint32_t m = 0; m < n; m++)
     {
-        x[m] = rows->x[m];
+        x[m] = rows->x[first + m];
         acc[m][0] = acc[m][1] = _mm256_setzero_ps();
     }
     for (uint32_t k = 0; k < n_cols; k += t.columns, panel += 64) {
@@ -117,8 +118,8 @@ INLINE void few_rows(struct type_float t, const uint8_t *panel, uint32_t n_cols,
     }
     UNROLL for (uint32_t m = 0; m < n; m++)
     {
-        _mm256_store_ps(out + 16 * m, acc[m][0]);
-        _mm256_store_ps(out + 16 * m + 8, acc[m][1]);
+        _mm256_store_ps(out + 16 * (first + m), acc[m][0]);
+        _mm256_store_ps(out + 16 * (first + m) + 8, acc[m][1]);
     }
 }
 
@@ -167,12 +168,19 @@ INLINE void many_rows(struct type_float t, const uint8_t *panel, uint32_t n_cols
                 _mm256_store_ps(tile + 16 * (c + i) + 8, w[i][1]);
             }
         }
-        for (; m + 6 <= rows->n; m += 6)
-            tile_rows(tile, columns, k, rows, m, 6, out);
-        for (; m + 3 <= rows->n; m += 3)
-            tile_rows(tile, columns, k, rows, m, 3, out);
-        for (; m < rows->n; m++)
-            tile_rows(tile, columns, k, rows, m, 1, out);
+        /* Nearly equal parts: few rows at a time would wait for each sum's last addition. */
+        for (uint32_t left = rows->n; left; left = rows->n - m) {
+            uint32_t parts = (left + 5) / 6, n = (left + parts - 1) / parts;
+            if (n == 6)
+                tile_rows(tile, columns, k, rows, m, 6, out);
+            else if (n == 5)
+                tile_rows(tile, columns, k, rows, m, 5, out);
+            else if (n == 4)
+                tile_rows(tile, columns, k, rows, m, 4, out);
+            else
+                tile_rows(tile, columns, k, rows, m, n = 3, out);
+            m += n;
+        }
     }
 }
 
@@ -182,9 +190,12 @@ INLINE void many_rows(struct type_float t, const uint8_t *panel, uint32_t n_cols
     {                                                                                              \
         const struct type_float t = {columns, read_##name};                                        \
         if (rows->n == 1)                                                                          \
-            few_rows(t, panel, n_cols, rows, 1, out);                                              \
+            few_rows(t, panel, n_cols, rows, 0, 1, out);                                           \
         else if (rows->n == 2)                                                                     \
-            few_rows(t, panel, n_cols, rows, 2, out);                                              \
+            few_rows(t, panel, n_cols, rows, 0, 2, out);                                           \
+        else if (rows->n == 4 || rows->n == 8)                                                     \
+            for (uint32_t m = 0; m < rows->n; m += 4)                                              \
+                few_rows(t, panel, n_cols, rows, m, 4, out);                                       \
         else                                                                                       \
             many_rows(t, panel, n_cols, rows, out);                                                \
     }

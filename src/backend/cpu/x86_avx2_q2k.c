@@ -29,8 +29,7 @@ INLINE void scales_q2_k(const uint8_t *block, struct scales *out)
 INLINE __m256i step_q3_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
 {
     __m256i low = field(word(block, 8 + 8 * (g / 4) + i, half), 2 * (g % 4), 3);
-    __m256i high = field(word(block, i, half), g, 1);
-    return _mm256_or_si256(low, _mm256_slli_epi16(high, 2));
+    return _mm256_or_si256(low, moved(word(block, i, half), g, 2, 1));
 }
 
 INLINE void scales_q3_k(const uint8_t *block, struct scales *out)

@@ -35,8 +35,7 @@ INLINE __m256i step_q4_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t 
 INLINE __m256i step_q5_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t half)
 {
     __m256i low = field(word(block, 12 + 8 * (g / 2) + i, half), 4 * (g % 2), 15);
-    __m256i high = field(word(block, 4 + i, half), g, 1);
-    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
+    return _mm256_or_si256(low, moved(word(block, 4 + i, half), g, 4, 1));
 }
 
 #define scales_q4_k scales_k4

@@ -8,8 +8,7 @@ INLINE __m256i step_q6_k(const uint8_t *block, uint32_t g, uint32_t i, uint32_t 
 {
     uint32_t k = g % 4;
     __m256i low = field(word(block, 16 * (g / 4) + 8 * (k % 2) + i, half), 4 * (k / 2), 15);
-    __m256i high = field(word(block, 32 + 8 * (g / 4) + i, half), 2 * k, 3);
-    return _mm256_or_si256(low, _mm256_slli_epi16(high, 4));
+    return _mm256_or_si256(low, moved(word(block, 32 + 8 * (g / 4) + i, half), 2 * k, 4, 3));
 }
 
 INLINE void scales_q6_k(const uint8_t *block, struct scales *out)

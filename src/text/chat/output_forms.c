@@ -118,6 +118,17 @@ size_t output_read_function_json(struct str body, size_t at, struct output_call 
     return scan_put_checked(rest, &call->arguments) ? body.len : SIZE_MAX;
 }
 
+size_t output_read_name_line(struct str body, size_t at, struct output_call *call)
+{
+    struct scan scan = {body, at};
+    struct str name;
+    if (!scan_until(&scan, "\n", &name))
+        return SIZE_MAX;
+    buf_append_str(&call->name, scan_trimmed(name));
+    struct str rest = {body.data + scan.at, body.len - scan.at};
+    return scan_put_checked(rest, &call->arguments) ? body.len : SIZE_MAX;
+}
+
 #define HY(tag) "<" tag ":opensource>"
 
 size_t output_read_hunyuan(struct str body, size_t at, struct output_call *call)

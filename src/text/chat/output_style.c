@@ -35,6 +35,9 @@ static const struct output_messages functionary = {
 static const struct output_style styles[] = {
     {"muse", {"<atem:function_calls>"}, .messages = &muse, .read_call = output_read_atem},
     {"harmony", {"<|channel|>", "<|message|>"}, .messages = &harmony},
+    {"functionary 2.5",
+     {"<|reserved_special_token_249|>"},
+     CALLS("<|reserved_special_token_249|>", NULL, output_read_name_line)},
     {"functionary 3.2", {">>>${recipient}"}, .messages = &functionary},
     {"functionary 3.1",
      {"start_tag => `<function`"},

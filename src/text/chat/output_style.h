@@ -62,6 +62,7 @@ output_read_call output_read_dsml;
 output_read_call output_read_atem;
 output_read_call output_read_function_tag;
 output_read_call output_read_function_json;
+output_read_call output_read_name_line; /* Functionary 2.5: the name, a line end, arguments */
 output_read_call output_read_hunyuan;
 output_read_call output_read_solar;
 output_read_call output_read_kimi_k3;

@@ -8,18 +8,28 @@
  *   [a&&b], [a[b]]   set operations; PCRE2 would read them as plain characters, so we refuse them.
  *
  * Matching never looks outside of the subject that it is given, as in the reference.
+ *
+ * Patterns come from model files, texts from anybody, and a bad pair of them could run for years. So
+ * one match may take a number of steps that grows with the text; places to begin are tried in
+ * strides, between which the thread's CPU time is looked at; and a text may cost what a plain
+ * pattern could never need. Whoever goes past one of these gets an error.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/tokenizer/regex.h"
 
 #include <pcre2.h>
 
-#define MATCH_LIMIT     20000000u
+#include "base/clock.h"
+
+#define STEPS_LEAST     1000000u /* of one match; a long word takes one or two for each character */
+#define STEPS_PER_BYTE  8u
+#define STRIDE          256u /* places to begin that are tried between two looks at the clock */
+#define SECONDS_LEAST   2u   /* of one run, and one more for each million bytes */
 #define HEAP_LIMIT_KIB  (256u * 1024u)
 #define JIT_STACK_FIRST ((size_t)64 << 10)
 #define JIT_STACK_MAX   ((size_t)16 << 20)
 #define SPACE_MEMBERS   "\\t-\\r\\x{85}\\p{Z}"
-#define COMPILE_OPTIONS (PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C)
+#define COMPILE_OPTIONS (PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT)
 
 /* The escape at pattern[*i] == '\\'. */
 static bool translate_escape(struct str pattern, size_t *i, bool in_class, struct buf *out)
@@ -32,7 +42,7 @@ static bool translate_escape(struct str pattern, size_t *i, bool in_class, struc
         instead = "[^" SPACE_MEMBERS "]";
     else if (c == 'h')
         instead = in_class ? "0-9A-Fa-f" : "[0-9A-Fa-f]";
-    else if (c == 'H' || c == 'Q' || c == 'E')
+    else if (c == 'H' || c == 'Q' || c == 'E' || c == 'G')
         return false;
     if (instead)
         buf_append_cstr(out, instead);
@@ -53,7 +63,7 @@ static enum status translate(struct str pattern, const char *what, struct buf *o
         char next = i + 1 < pattern.len ? pattern.data[i + 1] : '\0';
         if (c == '\\') {
             if (!translate_escape(pattern, &i, in_class, out))
-                refused = "an escape (\\H, \\Q or \\E)";
+                refused = "an escape (\\H, \\Q, \\E or \\G)";
             continue;
         }
         if (in_class && c == '[' && next == ':') {
@@ -68,6 +78,8 @@ static enum status translate(struct str pattern, const char *what, struct buf *o
         }
         if (in_class && (c == '[' || (c == '&' && next == '&')))
             refused = "a set operation in a character class";
+        else if (!in_class && c == '(' && next == '*')
+            refused = "a verb, (*...)";
         else if (in_class && c == ']' && i > class_start)
             in_class = false;
         else if (!in_class && c == '[') {
@@ -115,6 +127,13 @@ void regex_release(struct regex *regex)
     *regex = (struct regex){0};
 }
 
+static uint64_t thread_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 static bool run_open(struct regex_run *run)
 {
     if (run->match_context)
@@ -125,7 +144,8 @@ static bool run_open(struct regex_run *run)
         regex_run_close(run);
         return false;
     }
-    pcre2_set_match_limit(run->match_context, MATCH_LIMIT);
+    run->started_ns = clock_now_ns();
+    run->thread_started_ns = thread_ns();
     pcre2_set_heap_limit(run->match_context, HEAP_LIMIT_KIB);
     return true;
 }
@@ -171,6 +191,27 @@ static enum status match_error(int rc, const char *what, struct error *err)
                      (const char *)message);
 }
 
+/* The cheap clock first: the thread's own is a system call. */
+static enum status check_time(const struct regex_run *run, size_t text_len, const char *what,
+                              struct error *err)
+{
+    uint64_t seconds = SECONDS_LEAST + text_len / 1000000u;
+    uint64_t most = seconds * 1000000000u;
+    if (clock_now_ns() - run->started_ns <= most || thread_ns() - run->thread_started_ns <= most)
+        return STATUS_OK;
+    return error_set(err, STATUS_LIMIT,
+                     "%s: a pattern takes more than %llu s on this text; it is of a kind that "
+                     "explodes",
+                     what, (unsigned long long)seconds);
+}
+
+static size_t next_char(struct str subject, size_t at)
+{
+    while (at < subject.len && ((uint8_t)subject.data[at] & 0xc0) == 0x80)
+        at++;
+    return at;
+}
+
 enum status regex_find(struct regex_run *run, const struct regex *regex, struct str subject,
                        size_t from, const char *what, bool *found, size_t *begin, size_t *end,
                        struct error *err)
@@ -178,9 +219,20 @@ enum status regex_find(struct regex_run *run, const struct regex *regex, struct 
     *found = false;
     if (!run_open(run))
         return error_set(err, STATUS_MEMORY, "%s: out of memory", what);
-    int rc = match(run, regex, subject, from);
-    if (rc == PCRE2_ERROR_NOMATCH)
-        return STATUS_OK;
+    uint64_t steps = STEPS_LEAST + STEPS_PER_BYTE * (uint64_t)subject.len;
+    pcre2_set_match_limit(run->match_context, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+    int rc;
+    for (size_t at = from;; at = next_char(subject, at + STRIDE + 1)) {
+        pcre2_set_offset_limit(run->match_context, at + STRIDE);
+        rc = match(run, regex, subject, at);
+        enum status status = check_time(run, subject.len, what, err);
+        if (status != STATUS_OK)
+            return status;
+        if (rc != PCRE2_ERROR_NOMATCH)
+            break;
+        if (subject.len - at <= STRIDE)
+            return STATUS_OK;
+    }
     if (rc < 0)
         return match_error(rc, what, err);
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(run->match_data);

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 #include "base/str.h"
@@ -29,11 +30,12 @@ struct regex_run {
     struct pcre2_real_match_data_8 *match_data;       /* owned */
     struct pcre2_real_match_context_8 *match_context; /* owned */
     struct pcre2_real_jit_stack_8 *jit_stack;         /* owned; NULL until one is needed */
+    uint64_t started_ns, thread_started_ns;           /* at the first match, by two clocks */
 };
 void regex_run_close(struct regex_run *run);
 
 /* The first match at or behind `from` in subject (valid UTF-8): [*begin, *end), maybe empty. *found
- * is false if there is none. */
+ * is false if there is none. STATUS_LIMIT: the pattern explodes on this text. */
 enum status regex_find(struct regex_run *run, const struct regex *regex, struct str subject,
                        size_t from, const char *what, bool *found, size_t *begin, size_t *end,
                        struct error *err);

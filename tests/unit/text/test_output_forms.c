@@ -170,9 +170,14 @@ static void test_functions(void **state)
 {
     (void)state;
     static const char f31[] = "start_tag => `<function`", f32[] = ">>>${recipient}";
+    static const char f25[] = "<|reserved_special_token_249|>";
     static const char m5[] = "<function name=\"function-name\">", fire[] = "functools[";
     static const struct form forms[] = {
         {f31, false, "Ok <function=f>{\"a\": 1}</function>", "C(Ok)T(f|{\"a\": 1})"},
+        {f25, false,
+         "Ok<|reserved_special_token_249|>f\n{\"a\": 1}<|reserved_special_token_249|>g\n{}",
+         "C(Ok)T(f|{\"a\": 1})T(g|{})"},
+        {f25, false, "<|reserved_special_token_249|>f", "C(<|reserved_special_token_249|>f)"},
         {f31, false, "<function=f>[]</function>", "C(<function=f>[]</function>)"},
         {f32, false, "all\nHello\nyou", "C(Hello\nyou)"},
         {f32, false, "all\nI look.>>>f\n{\"a\": 1}>>>g\n{}", "C(I look.)T(f|{\"a\": 1})T(g|{})"},

@@ -93,7 +93,8 @@ void load_done(struct load_run *run, uint32_t index, const sluice_usage *usage, 
         sample->prompt_tokens = usage->prompt_tokens;
         sample->cached_tokens = usage->cached_tokens;
         sample->output_tokens = usage->output_tokens;
-        if (sample->turn > 1 && user->last_prompt < usage->prompt_tokens)
+        bool resends = run->config->scenario == LOAD_AGENTS || run->config->scenario == LOAD_TRACE;
+        if (resends && sample->turn > 1 && user->last_prompt < usage->prompt_tokens)
             sample->history_tokens = user->last_prompt;
     }
     user->last_prompt = usage ? usage->prompt_tokens : 0;

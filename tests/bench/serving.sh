@@ -60,9 +60,9 @@ measure() {
         const r = JSON.parse(require("fs").readFileSync(process.argv[1]));
         const n = (x, d = 1) => (x === null ? "-" : x.toFixed(d));
         for (const l of r.levels)
-            console.log(`${l.users}${l.cold ? "+" : ""} users: ${n(l.total_rate)} t/s in all, ` +
-                `${n(l.user_rate)} each; first token p50 ${n(l.first_p50 * 1e3)} p95 ` +
-                `${n(l.first_p95 * 1e3)} ms; gap p50 ${n(l.gap_p50 * 1e3)} p99 ` +
+            console.log(`${l.users}${l.cold ? "+" : ""} users: ${n(l.total_tokens_per_second)} t/s in all, ` +
+                `${n(l.user_tokens_per_second_p50)} each; first token p50 ${n(l.first_token_p50 * 1e3)} p95 ` +
+                `${n(l.first_token_p95 * 1e3)} ms; gap p50 ${n(l.gap_p50 * 1e3)} p99 ` +
                 `${n(l.gap_p99 * 1e3)} ms; prompts ${l.prompt_tokens}, cached ${l.cached_tokens}; ` +
                 `turns ${l.later_turns}, history ${l.history_tokens}, again ` +
                 `${l.recomputed_tokens} (most ${l.recomputed_most}); errors ${l.errors}`);

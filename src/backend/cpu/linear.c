@@ -9,6 +9,7 @@
  * from there. How work is cut changes no bit.
  */
 #include <math.h>
+#include <string.h>
 
 #include "backend/cpu/internal.h"
 
@@ -149,16 +150,22 @@ static void linear_unit(void *context, struct unit unit)
     _Alignas(64) float sums[KERNEL_X * KERNEL_ROWS];
     unit_dots(p, p->weight, unit, sums);
     for (uint32_t m = 0; m < unit.n_rows; m++) {
-        const float *sum = sums + m * KERNEL_ROWS;
+        float *sum = sums + m * KERNEL_ROWS;
         float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
         const float *residual = op->residual.buffer == NO_BUFFER
                                     ? NULL
                                     : run_row(p->run, op->residual, unit.row + m) + unit.column;
-        for (uint32_t c = 0; c < unit.n_columns; c++) {
-            float value = p->bias ? sum[c] + p->bias[unit.column + c] : sum[c];
-            value = activate(op->act, value) * op->scale;
-            out[c] = residual ? residual[c] + value : value;
-        }
+        for (uint32_t c = 0; p->bias && c < unit.n_columns; c++)
+            sum[c] += p->bias[unit.column + c];
+        for (uint32_t c = 0; op->act != ACT_NONE && c < unit.n_columns; c++)
+            sum[c] = activate(op->act, sum[c]);
+        for (uint32_t c = 0; op->scale != 1.0f && c < unit.n_columns; c++)
+            sum[c] *= op->scale;
+        if (residual)
+            for (uint32_t c = 0; c < unit.n_columns; c++)
+                out[c] = residual[c] + sum[c];
+        else
+            memcpy(out, sum, unit.n_columns * sizeof *out);
     }
 }
 

@@ -14,29 +14,33 @@
 
 #define TEMPLATE_BYTES_MAX (1u << 20)
 
-static const char *known_pre(const struct vocabulary *v)
+/* WordPiece marks what continues a word, GGUF what begins one. */
+static struct str gguf_text(const struct vocabulary *v, const struct vocabulary_token *token,
+                            struct buf *line)
 {
-    const struct {
-        const char *pattern, *name;
-    } known[] = {{VOCABULARY_SPLIT_LLAMA3, "llama-bpe"},
-                 {VOCABULARY_SPLIT_QWEN2, "qwen2"},
-                 {VOCABULARY_SPLIT_GPT4O, "gpt-4o"},
-                 {VOCABULARY_SPLIT_TEKKEN, "tekken"},
-                 {VOCABULARY_SPLIT_GPT2, "gpt-2"}};
-    for (size_t i = 0; v->n_splits == 1 && i < sizeof known / sizeof *known; i++)
-        if (str_eq_cstr(v->splits[0].pattern, known[i].pattern))
-            return known[i].name;
-    return NULL;
+    struct str text = token->text, mark = v->continuing_word;
+    if (v->kind != VOCABULARY_WORDPIECE || token->kind == TOKEN_CONTROL ||
+        token->kind == TOKEN_UNKNOWN)
+        return text;
+    if (mark.len && str_starts(text, mark))
+        return (struct str){text.data + mark.len, text.len - mark.len};
+    buf_clear(line);
+    buf_append_cstr(line, "\xe2\x96\x81");
+    buf_append_str(line, text);
+    return buf_str(line);
 }
 
 static void write_tokens(const struct vocabulary *v, struct gguf_writer *w)
 {
+    struct buf line = {0};
     gguf_writer_array(w, "tokenizer.ggml.tokens", GGUF_STRING, v->n_tokens);
     for (uint32_t i = 0; i < v->n_tokens; i++) {
         char hole[32];
         snprintf(hole, sizeof hole, "[PAD%u]", i);
-        gguf_writer_item_str(w, v->tokens[i].text.data ? v->tokens[i].text : str_from(hole));
+        gguf_writer_item_str(w, v->tokens[i].text.data ? gguf_text(v, &v->tokens[i], &line)
+                                                       : str_from(hole));
     }
+    buf_release(&line);
     gguf_writer_array(w, "tokenizer.ggml.token_type", GGUF_I32, v->n_tokens);
     for (uint32_t i = 0; i < v->n_tokens; i++)
         gguf_writer_item_u32(w, v->tokens[i].text.data ? v->tokens[i].kind : TOKEN_UNUSED);
@@ -105,20 +109,8 @@ static void write_id(struct gguf_writer *w, const char *key, int32_t id)
         gguf_writer_u32(w, key, (uint32_t)id);
 }
 
-static enum status write_vocabulary(const struct vocabulary *v, struct gguf_writer *w,
-                                    struct error *err)
+static void write_ids(const struct vocabulary *v, struct gguf_writer *w)
 {
-    const char *pre = known_pre(v);
-    bool bytes = v->kind == VOCABULARY_BYTE_BPE;
-    if (bytes ? !pre : v->kind != VOCABULARY_CHAR_BPE || !v->byte_fallback)
-        return error_set(err, STATUS_UNSUPPORTED,
-                         "the folder's tokenizer has no name in GGUF that quantize knows");
-    gguf_writer_str(w, "tokenizer.ggml.model", bytes ? STR_LIT("gpt2") : STR_LIT("llama"));
-    gguf_writer_str(w, "tokenizer.ggml.pre", bytes ? str_from(pre) : STR_LIT("default"));
-    write_tokens(v, w);
-    enum status status = bytes ? write_merges(v, w, err) : write_scores(v, w, err);
-    if (!bytes)
-        gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", has_space_prefix(v));
     write_id(w, "tokenizer.ggml.bos_token_id", v->bos);
     write_id(w, "tokenizer.ggml.eos_token_id", v->eos);
     write_id(w, "tokenizer.ggml.eot_token_id", v->eot);
@@ -126,6 +118,58 @@ static enum status write_vocabulary(const struct vocabulary *v, struct gguf_writ
     write_id(w, "tokenizer.ggml.padding_token_id", v->pad);
     gguf_writer_bool(w, "tokenizer.ggml.add_bos_token", v->add_bos);
     gguf_writer_bool(w, "tokenizer.ggml.add_eos_token", v->add_eos);
+}
+
+static bool normalizes(const struct vocabulary *v, enum vocabulary_normalizer_kind kind)
+{
+    for (uint32_t i = 0; i < v->n_normalizers; i++)
+        if (v->normalizers[i].kind == kind)
+            return true;
+    return false;
+}
+
+/* BERT's own: its cleaning and splitting are implied. */
+static enum status write_wordpiece(const struct vocabulary *v, struct gguf_writer *w,
+                                   struct error *err)
+{
+    bool own =
+        normalizes(v, VOCABULARY_NORMALIZER_BERT_CLEAN) && str_eq_cstr(v->continuing_word, "##");
+    if (!own || v->n_before > 1 || v->n_behind > 1)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "the folder's WordPiece tokenizer is not like BERT's, which GGUF has");
+    gguf_writer_str(w, "tokenizer.ggml.model", STR_LIT("bert"));
+    gguf_writer_str(w, "tokenizer.ggml.pre", STR_LIT("default"));
+    write_tokens(v, w);
+    gguf_writer_bool(w, "tokenizer.ggml.normalizer.lowercase",
+                     normalizes(v, VOCABULARY_NORMALIZER_LOWERCASE));
+    gguf_writer_bool(w, "tokenizer.ggml.normalizer.strip_accents",
+                     normalizes(v, VOCABULARY_NORMALIZER_STRIP_ACCENTS));
+    if (v->n_before)
+        write_id(w, "tokenizer.ggml.cls_token_id", v->before[0]);
+    if (v->n_behind)
+        write_id(w, "tokenizer.ggml.seperator_token_id", v->behind[0]); /* as files spell it */
+    write_ids(v, w);
+    return STATUS_OK;
+}
+
+static enum status write_vocabulary(const struct vocabulary *v, struct gguf_writer *w,
+                                    struct error *err)
+{
+    const char *pre = vocabulary_pre_tokenizer(v);
+    bool bytes = v->kind == VOCABULARY_BYTE_BPE;
+    if (v->kind == VOCABULARY_WORDPIECE)
+        return write_wordpiece(v, w, err);
+    if (bytes ? !pre : v->kind != VOCABULARY_CHAR_BPE || !v->byte_fallback)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "the folder's tokenizer has no name in GGUF that quantize knows: take the "
+                         "tokenizer's files out of the folder to convert the weights alone");
+    gguf_writer_str(w, "tokenizer.ggml.model", bytes ? STR_LIT("gpt2") : STR_LIT("llama"));
+    gguf_writer_str(w, "tokenizer.ggml.pre", bytes ? str_from(pre) : STR_LIT("default"));
+    write_tokens(v, w);
+    enum status status = bytes ? write_merges(v, w, err) : write_scores(v, w, err);
+    if (!bytes)
+        gguf_writer_bool(w, "tokenizer.ggml.add_space_prefix", has_space_prefix(v));
+    write_ids(v, w);
     return status;
 }
 

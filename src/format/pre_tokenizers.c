@@ -10,7 +10,7 @@
 
 #include <stddef.h>
 
-#include "text/tokenizer/vocabulary.h"
+#include "format/vocabulary.h"
 
 #define SHORT             "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define WORD              "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
@@ -208,6 +208,56 @@ static const struct pre_tokenizer pre_tokenizers[] = {
     {"poro-chat", false, false, false, {BLOOM}},
     {"viking", false, false, false, {BLOOM, "\\p{N}"}},
 };
+
+/* One character of a pattern; line ends count alike whether they are escaped or not. */
+static char next(struct str *pattern)
+{
+    char c = pattern->len ? *pattern->data : 0;
+    size_t n = pattern->len ? 1 : 0;
+    if (c == '\\' && pattern->len > 1 && (pattern->data[1] == 'r' || pattern->data[1] == 'n')) {
+        c = pattern->data[1] == 'r' ? '\r' : '\n';
+        n = 2;
+    }
+    *pattern = (struct str){pattern->data + n, pattern->len - n};
+    return c;
+}
+
+static bool same_pattern(struct str a, struct str b)
+{
+    while (a.len && b.len)
+        if (next(&a) != next(&b))
+            return false;
+    return a.len == b.len;
+}
+
+static bool same_steps(const struct vocabulary *v, const struct pre_tokenizer *pre)
+{
+    uint32_t n = 0;
+    while (n < PRE_STEPS_MAX && pre->steps[n])
+        n++;
+    if (n != v->n_splits)
+        return false;
+    for (uint32_t i = 0; i < n; i++) {
+        enum vocabulary_split_keep keep = v->splits[i].keep;
+        if (!same_pattern(v->splits[i].pattern, str_from(pre->steps[i])) ||
+            (keep != VOCABULARY_SPLIT_ISOLATED && (n > 1 || keep != VOCABULARY_SPLIT_MATCHES)))
+            return false;
+    }
+    return true;
+}
+
+const char *vocabulary_pre_tokenizer(const struct vocabulary *v)
+{
+    const char *name = NULL;
+    for (size_t i = 0; i < sizeof pre_tokenizers / sizeof *pre_tokenizers; i++) {
+        if (!same_steps(v, &pre_tokenizers[i]))
+            continue;
+        if (pre_tokenizers[i].ignore_merges == v->ignore_merges)
+            return pre_tokenizers[i].name;
+        name = name ? name : pre_tokenizers[i].name;
+    }
+    return name;
+}
 
 const struct pre_tokenizer *pre_tokenizer_find(struct str name)
 {

@@ -27,6 +27,9 @@ struct gguf;
 enum status vocabulary_from_checkpoint(struct checkpoint *checkpoint, struct vocabulary *out,
                                        struct error *err);
 
+/* What tokenizer.ggml.pre calls the splits of a byte-level vocabulary; NULL: GGUF has no name for them. */
+const char *vocabulary_pre_tokenizer(const struct vocabulary *vocabulary);
+
 enum status vocabulary_from_gguf(const struct gguf *gguf, struct vocabulary *out,
                                  struct error *err);
 

@@ -15,8 +15,10 @@
 #include "fixture.h"
 #include "format/checkpoint.h"
 #include "format/gguf.h"
+#include "format/vocabulary.h"
 #include "model_folder.h"
 #include "sluice.h"
+#include "text/tokenizer/tokenizer.h"
 
 #define NAMES_MAX 128
 
@@ -411,6 +413,62 @@ static void test_refused(void **state)
     }
 }
 
+/* ---- tokenizers -------------------------------------------------------------------------------- */
+
+static struct token_list encode(const struct vocabulary *v, const char *text)
+{
+    struct tokenizer *t;
+    struct token_list ids = {0};
+    struct error err = {0};
+    const struct tokenizer_options options = {.add_bos = true, .specials = TOKENIZER_SPECIALS_ALL};
+    assert_ok(tokenizer_create(v, &t, &err), &err);
+    assert_ok(tokenizer_encode(t, str_from(text), NULL, 0, &options, &ids, &err), &err);
+    tokenizer_free(t);
+    return ids;
+}
+
+/* A folder's tokenizer encodes the same from the GGUF file: every kind and pattern that GGUF has. */
+static void test_tokenizers(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"llama3",       "qwen3", "deepseek_v3",     "gpt4o",
+                                        "mistral_nemo", "mpt",   "bert_base_cased", "gte"};
+    static const char *const texts[] = {"Hello, World! It's 12345 o'clock; she'll go.",
+                                        "  d\u00e9j\u00e0 vu \u4f60\u597d\n\n\tint x = 0x1F;",
+                                        "THE quick (brown) f\u00d6x"};
+    if (!fixture_shared("data/tokenizers/hf"))
+        skip();
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[1300], file[1300];
+        struct vocabulary before, after;
+        struct checkpoint *c;
+        struct error err = {0};
+        snprintf(path, sizeof path, "%s/%s/tokenizer.json", fixture_shared("data/tokenizers/hf"),
+                 names[i]);
+        const char *folder = model_folder("llama", "{}");
+        snprintf(file, sizeof file, "%s/tokenizer.json", folder);
+        assert_int_equal(symlink(path, file), 0);
+        if (convert(folder, "f16", &err) != STATUS_OK)
+            fail_msg("%s: %s", names[i], err.message);
+        c = open_path(folder);
+        assert_ok(vocabulary_from_checkpoint(c, &before, &err), &err);
+        checkpoint_close(c);
+        c = open_path(output());
+        assert_ok(vocabulary_from_gguf(checkpoint_gguf(c), &after, &err), &err);
+        for (size_t t = 0; t < sizeof texts / sizeof *texts; t++) {
+            struct token_list a = encode(&before, texts[t]), b = encode(&after, texts[t]);
+            if (a.count != b.count || memcmp(a.ids, b.ids, a.count * sizeof *a.ids) != 0)
+                fail_msg("%s: text %zu: %zu tokens, were %zu", names[i], t, b.count, a.count);
+            assert_true(a.count > 5);
+            token_list_release(&a);
+            token_list_release(&b);
+        }
+        vocabulary_release(&before);
+        vocabulary_release(&after);
+        checkpoint_close(c);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1) { /* names: only these, of the shared set */
@@ -423,7 +481,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_committed),       cmocka_unit_test(test_variants),
         cmocka_unit_test(test_refused),         cmocka_unit_test(test_shared),
-        cmocka_unit_test(test_shared_variants),
+        cmocka_unit_test(test_shared_variants), cmocka_unit_test(test_tokenizers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

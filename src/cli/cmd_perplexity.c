@@ -7,7 +7,7 @@
 
 #define TEXT_BYTES_MAX ((size_t)256 << 20)
 
-static const char *backend_name, *model_option;
+static const char *backend_name, *model_option, *kv_type;
 static bool exact, as_json;
 static uint32_t n_threads, context, stride;
 static uint64_t most_tokens;
@@ -18,6 +18,7 @@ static const struct option options[] = {
      &stride, NULL},
     {"--tokens", NULL, "N", "only the first N tokens of the text", OPTION_U64, &most_tokens, NULL},
     OPTION_OF_EXACT(&exact),
+    OPTION_OF_KV_TYPE(&kv_type),
     {"--json", NULL, NULL, "the result as JSON", OPTION_FLAG, &as_json, NULL},
     OPTION_OF_BACKEND(&backend_name),
     OPTION_OF_THREADS(&n_threads),
@@ -76,6 +77,7 @@ static enum status run(const struct arguments *arguments, struct error *err)
         .n_threads = n_threads,
         .n_context = context,
         .exact = exact,
+        .kv_type = kv_type,
         .max_sequences = 1,
         .progress = terminal_progress,
     };

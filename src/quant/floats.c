@@ -128,6 +128,28 @@ float f8_e4m3_to_f32(uint8_t f)
     return sign ? -value : value;
 }
 
+/* Too large: the largest there is (448). There are no infinities, so an infinity becomes NaN. */
+uint8_t f32_to_f8_e4m3(float f)
+{
+    uint32_t bits = to_bits(f), magnitude = bits & 0x7fffffffu, code;
+    if (magnitude >= 0x7f800000u)
+        code = 0x7f;
+    else if (magnitude < 0x3c800000u) /* 2^-6: multiples of 2^-9, up to the first normal one */
+        code = to_bits(from_bits(magnitude) + 16384.0f) & 15u;
+    else
+        code = ((magnitude + 0x7ffffu + (magnitude >> 20 & 1u)) >> 20) - (120u << 3);
+    if (magnitude < 0x7f800000u && code > 0x7e)
+        code = 0x7e;
+    return (uint8_t)((bits >> 24 & 0x80u) | code);
+}
+
+void encode_f8_e4m3(const float *values, void *blocks, size_t n)
+{
+    uint8_t *bytes = blocks;
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = f32_to_f8_e4m3(values[i]);
+}
+
 void decode_f8_e4m3(const void *blocks, float *values, size_t n)
 {
     const uint8_t *bytes = blocks;

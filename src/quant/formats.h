@@ -58,6 +58,7 @@ void decode_iq3_xxs(const void *blocks, float *values, size_t n);
 void decode_iq3_s(const void *blocks, float *values, size_t n);
 void decode_iq1_s(const void *blocks, float *values, size_t n);
 void decode_iq1_m(const void *blocks, float *values, size_t n);
+void encode_f8_e4m3(const float *values, void *blocks, size_t n);
 void decode_f8_e4m3(const void *blocks, float *values, size_t n);
 void decode_f8_e5m2(const void *blocks, float *values, size_t n);
 void decode_affine8(const void *blocks, float *values, size_t n);

@@ -99,6 +99,7 @@ uint16_t f32_to_f16(float f);
 float bf16_to_f32(uint16_t h);
 uint16_t f32_to_bf16(float f);
 float f8_e4m3_to_f32(uint8_t f);
+uint8_t f32_to_f8_e4m3(float f); /* beyond 464 saturates; infinities become NaN */
 float f8_e5m2_to_f32(uint8_t f);
 
 #ifdef __cplusplus

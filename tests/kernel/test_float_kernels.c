@@ -435,7 +435,11 @@ static void long_sequences(uint32_t heads, uint32_t kv_heads, uint32_t dim, uint
     static const struct {
         enum tensor_type type;
         double tolerance;
-    } types[] = {{TENSOR_F32, 2e-6}, {TENSOR_F16, 2e-3}, {TENSOR_BF16, 1e-2}, {TENSOR_Q8_0, 2e-2}};
+    } types[] = {{TENSOR_F32, 2e-6},
+                 {TENSOR_F16, 2e-3},
+                 {TENSOR_BF16, 1e-2},
+                 {TENSOR_Q8_0, 2e-2},
+                 {TENSOR_F8_E4M3, 8e-2}};
     struct kit kit;
     struct run_result want, first, other;
     assert_true(build(&kit, heads, kv_heads, dim, window));

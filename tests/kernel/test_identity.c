@@ -46,6 +46,7 @@ static const struct mode modes[] = {
      "cpu",
      {.batch_invariant = true, .ahead = BACKEND_AHEAD_ALWAYS},
      TENSOR_F16},
+    {"cpu f8_e4m3", "cpu", {.batch_invariant = true}, TENSOR_F8_E4M3},
     {"cpu bf16", "cpu", {.batch_invariant = true, .n_threads = 3}, TENSOR_BF16},
 };
 

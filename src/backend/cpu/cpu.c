@@ -139,8 +139,8 @@ static enum status cpu_allocate(struct backend *base, const struct layout *layou
     backend->kv = float_kernels_format(backend->floats, (enum tensor_type)layout->kv_type);
     if (!backend->kv)
         return error_set(err, STATUS_UNSUPPORTED,
-                         "the cpu backend keeps no keys and values of type %s, but f32, f16, bf16 "
-                         "and q8_0",
+                         "the cpu backend keeps no keys and values of type %s, but f32, f16, bf16, "
+                         "f8_e4m3 and q8_0",
                          tensor_type_name(layout->kv_type));
     backend->allocated = true;
     backend->layout = *layout;

@@ -6,7 +6,7 @@
  * bytes; within it this backend keeps groups of KEY_GROUP tokens (fewer where a page holds fewer)
  * turned, so that a vector holds one column of many keys:
  *
- *     floats (f32, f16, bf16)   [column][token of the group]
+ *     floats (f32 to f8_e4m3)   [column][token of the group]
  *     q8_0                      per 32 columns: [token] scale as f16, then [column][token] int8
  *
  * A score then is a chain of multiply-adds over the columns in order, one lane per key: no sums

@@ -352,6 +352,10 @@ INLINE vf load_element_bf16(const uint8_t *p, size_t i)
 {
     return vf_from_bf16(p + 2 * i);
 }
+INLINE vf load_element_f8_e4m3(const uint8_t *p, size_t i)
+{
+    return vf_from_f8_e4m3(p + i);
+}
 INLINE float one_f32(const uint8_t *p, size_t i)
 {
     float f;
@@ -369,6 +373,11 @@ INLINE float one_bf16(const uint8_t *p, size_t i)
     uint16_t h;
     memcpy(&h, p + 2 * i, sizeof h);
     return bf16_to_f32(h);
+}
+
+INLINE float one_f8_e4m3(const uint8_t *p, size_t i)
+{
+    return f8_e4m3_to_f32(p[i]);
 }
 
 /* q8_0: a block of 32 columns of `width` keys or of one value row. */
@@ -389,10 +398,13 @@ INLINE vf load_key_q8_0(const uint8_t *group, uint32_t column, uint32_t lane)
     load_element_f16(group, (size_t)(column)*KEY_GROUP + (lane))
 #define LOAD_KEY_bf16(group, column, lane)                                                         \
     load_element_bf16(group, (size_t)(column)*KEY_GROUP + (lane))
+#define LOAD_KEY_f8_e4m3(group, column, lane)                                                      \
+    load_element_f8_e4m3(group, (size_t)(column)*KEY_GROUP + (lane))
 #define LOAD_KEY_q8_0(group, column, lane) load_key_q8_0(group, column, lane)
 #define KEY_BYTES_f32(dim)                 (4 * (size_t)(dim))
 #define KEY_BYTES_f16(dim)                 (2 * (size_t)(dim))
 #define KEY_BYTES_bf16(dim)                (2 * (size_t)(dim))
+#define KEY_BYTES_f8_e4m3(dim)             ((size_t)(dim))
 #define KEY_BYTES_q8_0(dim)                ((size_t)(dim) / Q8_COLUMNS * Q8_BYTES)
 
 INLINE vf load_value_q8_0(const uint8_t *row, uint32_t column)
@@ -405,14 +417,16 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
     const uint8_t *block = row + (size_t)(column / Q8_COLUMNS) * Q8_BYTES;
     return one_f16(block, 0) * (float)(int8_t)block[2 + column % Q8_COLUMNS];
 }
-#define LOAD_VALUE_f32(row, column)  load_element_f32(row, column)
-#define LOAD_VALUE_f16(row, column)  load_element_f16(row, column)
-#define LOAD_VALUE_bf16(row, column) load_element_bf16(row, column)
-#define LOAD_VALUE_q8_0(row, column) load_value_q8_0(row, column)
-#define ONE_VALUE_f32(row, column)   one_f32(row, column)
-#define ONE_VALUE_f16(row, column)   one_f16(row, column)
-#define ONE_VALUE_bf16(row, column)  one_bf16(row, column)
-#define ONE_VALUE_q8_0(row, column)  one_value_q8_0(row, column)
+#define LOAD_VALUE_f32(row, column)     load_element_f32(row, column)
+#define LOAD_VALUE_f16(row, column)     load_element_f16(row, column)
+#define LOAD_VALUE_bf16(row, column)    load_element_bf16(row, column)
+#define LOAD_VALUE_f8_e4m3(row, column) load_element_f8_e4m3(row, column)
+#define LOAD_VALUE_q8_0(row, column)    load_value_q8_0(row, column)
+#define ONE_VALUE_f32(row, column)      one_f32(row, column)
+#define ONE_VALUE_f16(row, column)      one_f16(row, column)
+#define ONE_VALUE_bf16(row, column)     one_bf16(row, column)
+#define ONE_VALUE_f8_e4m3(row, column)  one_f8_e4m3(row, column)
+#define ONE_VALUE_q8_0(row, column)     one_value_q8_0(row, column)
 
 /* Vectors of value columns that one pass keeps sums of. */
 #define MIX_VECTORS 2
@@ -552,6 +566,7 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
 KV_KERNELS(f32)
 KV_KERNELS(f16)
 KV_KERNELS(bf16)
+KV_KERNELS(f8_e4m3)
 KV_KERNELS(q8_0)
 
 /* Element types without blocks: widening keeps the arrangement, so it is a run of conversions. */
@@ -614,9 +629,16 @@ static void narrow_bf16(const float *from, uint32_t n, uint8_t *out)
     }
 }
 
+static void narrow_f8_e4m3(const float *from, uint32_t n, uint8_t *out)
+{
+    for (uint32_t i = 0; i < n; i++)
+        out[i] = f32_to_f8_e4m3(from[i]);
+}
+
 WIDEN(f32, 4)
 WIDEN(f16, 2)
 WIDEN(bf16, 2)
+WIDEN(f8_e4m3, 1)
 
 static void widen_keys_q8_0(const uint8_t *group, uint32_t width, uint32_t dim, float *out)
 {
@@ -665,10 +687,8 @@ static void append_value_q8_0(const float *value, uint8_t *row, uint32_t dim)
     }
 
 static const struct kv_format formats[] = {
-    FORMAT(f32, TENSOR_F32),
-    FORMAT(f16, TENSOR_F16),
-    FORMAT(bf16, TENSOR_BF16),
-    FORMAT(q8_0, TENSOR_Q8_0),
+    FORMAT(f32, TENSOR_F32),         FORMAT(f16, TENSOR_F16),   FORMAT(bf16, TENSOR_BF16),
+    FORMAT(f8_e4m3, TENSOR_F8_E4M3), FORMAT(q8_0, TENSOR_Q8_0),
 };
 
 const struct float_kernels SET = {

@@ -10,6 +10,7 @@
 #ifndef SLUICE_BACKEND_CPU_VECTOR_H
 #define SLUICE_BACKEND_CPU_VECTOR_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -99,6 +100,16 @@ static inline vf vf_from_bf16(const uint8_t *p)
 {
     __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
     return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+}
+/* E4M3 numbers are f16 ones with a smaller exponent, 2^8 too small; the code of NaN becomes 480. */
+static inline vf vf_from_f8_e4m3(const uint8_t *p)
+{
+    __m256i words = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+    __m256i sign = _mm256_and_si256(_mm256_slli_epi16(words, 8), _mm256_set1_epi16((short)0x8000));
+    __m256i rest = _mm256_slli_epi16(_mm256_and_si256(words, _mm256_set1_epi16(0x7f)), 7);
+    vf v = _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(sign, rest)), _mm512_set1_ps(256.0f));
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(vf_abs(v), _mm512_set1_ps(464.0f), _CMP_GT_OQ),
+                                v, _mm512_set1_ps(NAN));
 }
 static inline vf vf_from_i8(const uint8_t *p)
 {
@@ -191,6 +202,16 @@ static inline vf vf_from_bf16(const uint8_t *p)
 {
     __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
     return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+}
+/* E4M3 numbers are f16 ones with a smaller exponent, 2^8 too small; the code of NaN becomes 480. */
+static inline vf vf_from_f8_e4m3(const uint8_t *p)
+{
+    __m128i words = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)p));
+    __m128i sign = _mm_and_si128(_mm_slli_epi16(words, 8), _mm_set1_epi16((short)0x8000));
+    __m128i rest = _mm_slli_epi16(_mm_and_si128(words, _mm_set1_epi16(0x7f)), 7);
+    vf v = _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(sign, rest)), _mm256_set1_ps(256.0f));
+    return _mm256_blendv_ps(v, _mm256_set1_ps(NAN),
+                            _mm256_cmp_ps(vf_abs(v), _mm256_set1_ps(464.0f), _CMP_GT_OQ));
 }
 static inline vf vf_from_i8(const uint8_t *p)
 {
@@ -292,6 +313,11 @@ static inline vf vf_from_bf16(const uint8_t *p)
     uint16_t h[4];
     memcpy(h, p, sizeof h);
     return (vf){bf16_to_f32(h[0]), bf16_to_f32(h[1]), bf16_to_f32(h[2]), bf16_to_f32(h[3])};
+}
+static inline vf vf_from_f8_e4m3(const uint8_t *p)
+{
+    return (vf){f8_e4m3_to_f32(p[0]), f8_e4m3_to_f32(p[1]), f8_e4m3_to_f32(p[2]),
+                f8_e4m3_to_f32(p[3])};
 }
 static inline vf vf_from_i8(const uint8_t *p)
 {

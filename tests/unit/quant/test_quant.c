@@ -351,6 +351,26 @@ static void test_bf16(void **state)
     assert_int_equal(f32_to_bf16(3.4e38f), 0x7f80);     /* rounds to infinity */
 }
 
+/* Every code survives; between two codes the nearer one, halfway the even one. */
+static void test_f8_e4m3(void **state)
+{
+    (void)state;
+    for (uint32_t code = 0; code < 256; code++) {
+        float f = f8_e4m3_to_f32((uint8_t)code);
+        assert_int_equal(f32_to_f8_e4m3(f), code);
+        if ((code & 0x7f) >= 0x7e)
+            continue;
+        float next = f8_e4m3_to_f32((uint8_t)(code + 1)), half = (f + next) / 2;
+        assert_int_equal(f32_to_f8_e4m3(half), code + (code & 1));
+        assert_int_equal(f32_to_f8_e4m3(nextafterf(half, f)), code);
+        assert_int_equal(f32_to_f8_e4m3(nextafterf(half, next)), code + 1);
+    }
+    assert_int_equal(f32_to_f8_e4m3(1e6f), 0x7e);
+    assert_int_equal(f32_to_f8_e4m3(-460.0f), 0xfe);
+    assert_int_equal(f32_to_f8_e4m3(INFINITY) & 0x7f, 0x7f);
+    assert_int_equal(f32_to_f8_e4m3(1e-30f), 0);
+}
+
 /* Values that no reference defines must still be memory-safe and leave the rest of a block usable. */
 static void test_odd_values(void **state)
 {
@@ -393,13 +413,21 @@ static void test_sparse(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_index),          cmocka_unit_test(test_table),
-        cmocka_unit_test(test_bytes),          cmocka_unit_test(test_decode),
-        cmocka_unit_test(test_encode),         cmocka_unit_test(test_f32),
-        cmocka_unit_test(test_f16_exhaustive), cmocka_unit_test(test_f16_rounding),
-        cmocka_unit_test(test_bf16),           cmocka_unit_test(test_odd_values),
-        cmocka_unit_test(test_sparse),         cmocka_unit_test(test_gaussian_error),
-        cmocka_unit_test(test_weights),        cmocka_unit_test(test_f8),
+        cmocka_unit_test(test_index),
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_f8_e4m3),
+        cmocka_unit_test(test_encode),
+        cmocka_unit_test(test_f32),
+        cmocka_unit_test(test_f16_exhaustive),
+        cmocka_unit_test(test_f16_rounding),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_odd_values),
+        cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_gaussian_error),
+        cmocka_unit_test(test_weights),
+        cmocka_unit_test(test_f8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

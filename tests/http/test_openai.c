@@ -617,6 +617,28 @@ static void a_queued_stream_is_kept_alive(void **state)
     client_send_text(fd, request);
     assert_true(client_read_until(fd, &waiting, "\r\n\r\n", 1000));
     assert_null(strstr(waiting.data, "\"text\""));
+    /* Meanwhile the server says that it is well, and how busy. */
+    uint64_t from = clock_now_ns();
+    struct answer answer = client_call("GET", "/health", NULL, NULL);
+    assert_int_equal(answer.status, 200);
+    assert_true(clock_now_ns() - from < 1000000000u);
+    answer_release(&answer);
+    answer = client_call("GET", "/metrics", NULL, NULL);
+    assert_non_null(strstr(answer.body, "sluice_sequences_running{model=\"pebble\"} 8\n"));
+    assert_non_null(strstr(answer.body, "sluice_sequences_waiting{model=\"pebble\"} 1\n"));
+    assert_non_null(strstr(answer.body, "sluice_requests_in_work 9\n"));
+    static const char *const names[] = {"sluice_time_to_first_token_seconds_bucket{le=\"0.005\"}",
+                                        "sluice_inter_token_seconds_sum",
+                                        "sluice_queue_seconds_count",
+                                        "sluice_cached_tokens_total",
+                                        "sluice_prefilled_tokens_total{model=\"pebble\"}",
+                                        "sluice_decoded_tokens_total{model=\"pebble\"}",
+                                        "sluice_preemptions_total{model=\"pebble\"}",
+                                        "sluice_kv_pages_used{model=\"pebble\"}",
+                                        "sluice_bytes_per_second{model=\"pebble\"}"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        assert_non_null(strstr(answer.body, names[i]));
+    answer_release(&answer);
     assert_true(client_read_until(fd, &waiting, ": waiting", 2500));
     assert_null(strstr(waiting.data, "\"text\""));
     for (size_t i = 0; i < BUSY; i++) {

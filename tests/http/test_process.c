@@ -45,8 +45,9 @@ static bool read_some(struct process *p, const char *until, int timeout_ms)
     }
 }
 
-/* A server on a free port; files: its limit of descriptors, 0: ours. */
-static struct process start_server(rlim_t files)
+/* A server on a free port; files: its limit of descriptors, 0: ours; log: its lines come with its
+ * output. */
+static struct process start_server(rlim_t files, bool log)
 {
     struct process p = {0};
     int out[2];
@@ -58,10 +59,12 @@ static struct process start_server(rlim_t files)
         if (files)
             setrlimit(RLIMIT_NOFILE, &limit);
         dup2(out[1], 1);
+        if (log)
+            dup2(out[1], 2);
         close(out[0]);
         close(out[1]);
         execl(PROGRAM, "sluice", "serve", fixture_path("models/pebble/pebble-q8_0.gguf"), "--port",
-              "0", "--quiet", (char *)NULL);
+              "0", log ? (char *)NULL : "--quiet", (char *)NULL);
         _exit(127);
     }
     close(out[1]);
@@ -112,7 +115,7 @@ static void a_signal_lets_streams_end(void **state)
 {
     (void)state;
     enum { STREAMS = 4 };
-    struct process p = start_server(0);
+    struct process p = start_server(0, false);
     struct buf texts[STREAMS] = {0};
     int fds[STREAMS], idle = client_connect();
     for (size_t i = 0; i < STREAMS; i++)
@@ -139,7 +142,7 @@ static void a_signal_lets_streams_end(void **state)
 static void a_second_signal_ends_at_once(void **state)
 {
     (void)state;
-    struct process p = start_server(0);
+    struct process p = start_server(0, false);
     struct buf text = {0};
     int fd = open_stream(1900, &text);
     kill(p.pid, SIGINT);
@@ -169,13 +172,45 @@ static double processor_seconds(pid_t pid)
     return (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
 }
 
+/* What an operator reads about a request. */
+static void a_line_per_request(void **state)
+{
+    (void)state;
+    struct process p = start_server(0, true);
+    static const char body[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"Hello\"}],"
+                               "\"temperature\":0}";
+    struct answer answer = client_call("POST", "/v1/chat/completions", NULL, body);
+    assert_int_equal(answer.status, 200);
+    answer_release(&answer);
+    assert_true(read_some(&p, "output tokens", 5000));
+    unsigned prompt, cached, output = 0;
+    double first;
+    const char *line = strstr(p.text.data, "/v1/chat/completions 200 pebble-q8_0 chatcmpl-");
+    assert_non_null(line);
+    assert_true(read_some(&p, " s\n", 1000));
+    line = strstr(p.text.data, "/v1/chat/completions 200 pebble-q8_0 chatcmpl-");
+    assert_int_equal(sscanf(strchr(line, ':'),
+                            ": %u prompt tokens, %u cached, first token %lf ms, %u output tokens",
+                            &prompt, &cached, &first, &output),
+                     4);
+    assert_int_equal(prompt, 9);
+    assert_int_equal(cached, 0);
+    assert_true(first > 0 && output == 10);
+    answer = client_call("POST", "/v1/chat/completions", NULL, "{\"messages\":[]}");
+    assert_int_equal(answer.status, 400);
+    answer_release(&answer);
+    assert_true(read_some(&p, "/v1/chat/completions 400", 5000));
+    kill(p.pid, SIGTERM);
+    assert_int_equal(wait_exit(&p, 10000), 0);
+}
+
 /* More connections than descriptors: those that are open are served, nobody spins, and when some
  * close new ones are accepted. */
 static void without_descriptors(void **state)
 {
     (void)state;
     enum { CONNECTIONS = 100, FILES = 64 };
-    struct process p = start_server(FILES);
+    struct process p = start_server(FILES, false);
     struct buf text = {0};
     int stream = open_stream(1500, &text), fds[CONNECTIONS];
     for (size_t i = 0; i < CONNECTIONS; i++)
@@ -238,9 +273,8 @@ static void the_tour_ends_in_a_chat(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_signal_lets_streams_end),
-        cmocka_unit_test(a_second_signal_ends_at_once),
-        cmocka_unit_test(without_descriptors),
+        cmocka_unit_test(a_signal_lets_streams_end), cmocka_unit_test(a_second_signal_ends_at_once),
+        cmocka_unit_test(a_line_per_request),        cmocka_unit_test(without_descriptors),
         cmocka_unit_test(the_tour_ends_in_a_chat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -94,14 +94,14 @@ void packed_read_row(const struct packed_layout *layout, const uint8_t *panel, u
 _Static_assert(sizeof(struct act_256) == 320 && sizeof(struct act_32) == 320, "whole cache lines");
 _Static_assert(sizeof(struct act_wide_256) == 576 && sizeof(struct act_wide_32) == 576,
                "whole cache lines");
+_Static_assert(sizeof(struct act_bf16) == 1536, "whole cache lines");
 
 size_t act_block_bytes(enum act_form form)
 {
     static const size_t bytes[ACT_FORMS] = {
-        [ACT_I8_256] = sizeof(struct act_256),
-        [ACT_I8_32] = sizeof(struct act_32),
-        [ACT_I16_256] = sizeof(struct act_wide_256),
-        [ACT_I16_32] = sizeof(struct act_wide_32),
+        [ACT_I8_256] = sizeof(struct act_256),       [ACT_I8_32] = sizeof(struct act_32),
+        [ACT_I16_256] = sizeof(struct act_wide_256), [ACT_I16_32] = sizeof(struct act_wide_32),
+        [ACT_BF16] = sizeof(struct act_bf16),
     };
     return bytes[form];
 }
@@ -150,11 +150,23 @@ static void widen(const int8_t *q, int16_t *out)
         out[i] = q[i / 4 * 4 + order[i % 4]];
 }
 
+static void round_to_bf16(const float *x, struct act_bf16 *out)
+{
+    for (uint32_t i = 0; i < ACT_COLUMNS; i++) {
+        out->q[i] = f32_to_bf16(x[i]);
+        out->x[i] = bf16_to_f32(out->q[i]);
+    }
+}
+
 void act_quantise_scalar(enum act_form form, const float *x, uint32_t n, void *block)
 {
     float padded[ACT_COLUMNS] = {0};
     memcpy(padded, x, n * sizeof *x);
     memset(block, 0, act_block_bytes(form));
+    if (form == ACT_BF16) {
+        round_to_bf16(padded, block);
+        return;
+    }
     if (form == ACT_I8_256 || form == ACT_I16_256) {
         struct act_256 act = {.unused = {0}};
         act.scale = quantise_group(padded, ACT_COLUMNS, act.q);

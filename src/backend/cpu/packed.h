@@ -18,7 +18,8 @@
  * weights' scales are integers within 256 columns, so is the whole sum) or per 32 columns (the simple
  * formats). scale = largest magnitude / 127; a column is round-to-even(x / scale). A block without
  * finite values gets the scale NaN, and so does the result. Sums of columns serve the weights'
- * minima and offsets. Blocks are ordered [block][row]: a kernel walks all rows of a block.
+ * minima and offsets. Matrices of bfloat16 meet activations rounded to the same where the processor
+ * multiplies such. Blocks are ordered [block][row]: a kernel walks all rows of a block.
  */
 #ifndef SLUICE_BACKEND_CPU_PACKED_H
 #define SLUICE_BACKEND_CPU_PACKED_H
@@ -67,6 +68,7 @@ enum act_form {
     ACT_I8_32,   /* struct act_32 */
     ACT_I16_256, /* struct act_wide_256: the same integers as ACT_I8_256 */
     ACT_I16_32,  /* struct act_wide_32 */
+    ACT_BF16,    /* struct act_bf16 */
     ACT_FORMS
 };
 
@@ -106,6 +108,12 @@ static inline uint32_t act_blocks(uint32_t n_cols)
 {
     return (n_cols + ACT_COLUMNS - 1) / ACT_COLUMNS;
 }
+
+/* Rounded to bfloat16 (to nearest, ties to even): for tiles, and as floats for row kernels. */
+struct act_bf16 {
+    uint16_t q[ACT_COLUMNS];
+    float x[ACT_COLUMNS];
+};
 
 /* Activation rows of one kernel call. ACT_FLOAT: x[m] is [n_cols] floats; else the first block of a
  * row, the next one block_stride bytes further. */

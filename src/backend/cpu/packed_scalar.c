@@ -11,7 +11,9 @@
  *   simple formats (a block of 32):
  *       result = fma(float(sum of q * x), d * act, result)
  *       result = fma(m, act * float(sum of x), result)                            Q4_1, Q5_1
+ *   bfloat16 by bfloat16: as x86_amx_bf16.c says
  */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -311,6 +313,41 @@ SCALAR_FLOATS(bf16, TENSOR_BF16)
 SCALAR_FLOATS(f8_e4m3, TENSOR_F8_E4M3)
 SCALAR_FLOATS(f8_e5m2, TENSOR_F8_E5M2)
 
+/* bfloat16 by bfloat16, as x86_amx_bf16.c says: subnormal operands and results are zeros. */
+static float flushed(float x)
+{
+    return fabsf(x) < FLT_MIN ? copysignf(0.0f, x) : x;
+}
+
+static float multiply_add(float w, float x, float sum)
+{
+    return flushed(fmaf(flushed(w), flushed(x), sum));
+}
+
+static void dots_bf16_bf16(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,
+                           float *out)
+{
+    const struct packed_layout *layout = packed_layout(TENSOR_BF16);
+    memset(out, 0, rows->n * PANEL_ROWS * sizeof *out);
+    for (uint32_t m = 0; m < rows->n; m++)
+        for (uint32_t r = 0; r < PANEL_ROWS; r++) {
+            float *to = &out[m * PANEL_ROWS + r];
+            for (uint32_t k = 0; k < n_cols; k += 32) {
+                const struct act_bf16 *x =
+                    (const void *)((const uint8_t *)rows->x[m] + k / 256 * rows->block_stride);
+                float even = 0.0f, odd = 0.0f;
+                for (uint32_t c = k; c < k + 32 && c < n_cols; c += 2) {
+                    uint8_t w[4];
+                    packed_read_block(layout, panel, r, c / 2, w);
+                    even = multiply_add(bf16_to_f32((uint16_t)load_u16(w)), x->x[c % 256], even);
+                    odd = multiply_add(bf16_to_f32((uint16_t)load_u16(w + 2)), x->x[c % 256 + 1],
+                                       odd);
+                }
+                *to = flushed(*to + flushed(even + odd));
+            }
+        }
+}
+
 static const struct packed_kernel kernels[] = {
     {"scalar q4_K x i8", TENSOR_Q4_K, ACT_I8_256, dots_q4_k},
     {"scalar q5_K x i8", TENSOR_Q5_K, ACT_I8_256, dots_q5_k},
@@ -327,6 +364,7 @@ static const struct packed_kernel kernels[] = {
     {"scalar mxfp4 x i8", TENSOR_MXFP4, ACT_I8_32, dots_mxfp4},
     {"scalar f32 x f32", TENSOR_F32, ACT_FLOAT, dots_f32},
     {"scalar f16 x f32", TENSOR_F16, ACT_FLOAT, dots_f16},
+    {"scalar bf16 x bf16", TENSOR_BF16, ACT_BF16, dots_bf16_bf16},
     {"scalar bf16 x f32", TENSOR_BF16, ACT_FLOAT, dots_bf16},
     {"scalar f8_e4m3 x f32", TENSOR_F8_E4M3, ACT_FLOAT, dots_f8_e4m3},
     {"scalar f8_e5m2 x f32", TENSOR_F8_E5M2, ACT_FLOAT, dots_f8_e5m2},

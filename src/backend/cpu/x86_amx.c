@@ -21,42 +21,11 @@
  */
 #if defined(__AMX_INT8__) && defined(__AVX512VNNI__) && defined(__linux__)
 
-#include "backend/cpu/x86_avx512.h"
+#include "backend/cpu/x86_amx.h"
 
 #include "backend/cpu/x86_avx512_types.h"
 
 #define ROWS_LEAST 12 /* below, tiles would be mostly empty */
-
-/* Tile instructions do not tell the compiler what memory they read. */
-#define MEMORY_BARRIER() __asm__ volatile("" ::: "memory")
-
-struct tile_shapes {
-    uint8_t palette, start_row;
-    uint8_t reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
-/* Loading and releasing the configuration takes ten microseconds where a hypervisor is below, so that
- * tiles stay configured until the thread rests. XINUSE tells, whoever used tiles meanwhile. */
-__attribute__((target("xsave"))) static bool tiles_in_use(void)
-{
-    return _xgetbv(1) >> 17 & 1;
-}
-
-static void configure_tiles(void)
-{
-    if (tiles_in_use())
-        return;
-    struct tile_shapes shapes = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        shapes.row_bytes[i] = 64;
-        shapes.rows[i] = 16;
-    }
-    /* GCC 12 believes that the instruction reads 8 bytes only and drops the other stores. */
-    __asm__ volatile("" ::"r"(&shapes) : "memory");
-    _tile_loadconfig(&shapes);
-}
 
 /* Weights of a block times their scales, in two planes of tile rows. */
 struct planes {
@@ -230,14 +199,6 @@ static struct a_tile rows_tile(const struct act_rows *rows, bool even, uint32_t 
     return (struct a_tile){copy, 256};
 }
 
-static bool evenly_spaced(const struct act_rows *rows)
-{
-    for (uint32_t i = 1; i < rows->n; i++)
-        if ((const uint8_t *)rows->x[i] != (const uint8_t *)rows->x[0] + i * sizeof(struct act_256))
-            return false;
-    return true;
-}
-
 INLINE void dots_tiles(struct type_256 t, enum split split, const uint8_t *panel, uint32_t n_cols,
                        const struct act_rows *rows, float *out)
 {
@@ -245,7 +206,7 @@ INLINE void dots_tiles(struct type_256 t, enum split split, const uint8_t *panel
     struct job jobs[2];
     struct scales_256 scales[2];
     uint8_t copy[2][16 * 256] __attribute__((aligned(64)));
-    bool even = evenly_spaced(rows);
+    bool even = evenly_spaced(rows, sizeof(struct act_256));
     uint32_t turn = 0;
     jobs[0].n = jobs[1].n = 0;
     configure_tiles();
@@ -299,6 +260,7 @@ static const struct packed_kernel packed_kernels[] = {
     {"amx q2_K x i8", TENSOR_Q2_K, ACT_I8_256, dots_q2_k},
     {"amx q3_K x i8", TENSOR_Q3_K, ACT_I8_256, dots_q3_k},
     {"amx iq4_xs x i8", TENSOR_IQ4_XS, ACT_I8_256, dots_iq4_xs},
+    {"amx bf16 x bf16", TENSOR_BF16, ACT_BF16, amx_dots_bf16},
 };
 
 /* Tiles in use keep a core from its deepest sleep and are saved at every switch of threads. */
@@ -312,7 +274,7 @@ const struct kernel_set kernel_set_amx = {
     .name = "amx",
     .packed = packed_kernels,
     .n_packed = sizeof packed_kernels / sizeof *packed_kernels,
-    .quantise = avx2_quantise,
+    .quantise = amx_quantise,
     .usable = x86_amx_usable,
     .rest = rest,
 };

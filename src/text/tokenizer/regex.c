@@ -21,9 +21,10 @@
 
 #include "base/clock.h"
 
-#define STEPS_LEAST     1000000u /* of one match; a long word takes one or two for each character */
+#define STEPS_LEAST     100000u /* of one match; a long word takes one or two for each character */
 #define STEPS_PER_BYTE  8u
 #define STRIDE          256u /* places to begin that are tried between two looks at the clock */
+#define FINDS           16u  /* shorter searches between two looks */
 #define SECONDS_LEAST   2u   /* of one run, and one more for each million bytes */
 #define HEAP_LIMIT_KIB  (256u * 1024u)
 #define JIT_STACK_FIRST ((size_t)64 << 10)
@@ -225,12 +226,14 @@ enum status regex_find(struct regex_run *run, const struct regex *regex, struct 
     for (size_t at = from;; at = next_char(subject, at + STRIDE + 1)) {
         pcre2_set_offset_limit(run->match_context, at + STRIDE);
         rc = match(run, regex, subject, at);
-        enum status status = check_time(run, subject.len, what, err);
+        bool more = rc == PCRE2_ERROR_NOMATCH && subject.len - at > STRIDE;
+        bool look = more || ++run->finds % FINDS == 0;
+        enum status status = look ? check_time(run, subject.len, what, err) : STATUS_OK;
         if (status != STATUS_OK)
             return status;
         if (rc != PCRE2_ERROR_NOMATCH)
             break;
-        if (subject.len - at <= STRIDE)
+        if (!more)
             return STATUS_OK;
     }
     if (rc < 0)

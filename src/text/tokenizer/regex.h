@@ -31,6 +31,7 @@ struct regex_run {
     struct pcre2_real_match_context_8 *match_context; /* owned */
     struct pcre2_real_jit_stack_8 *jit_stack;         /* owned; NULL until one is needed */
     uint64_t started_ns, thread_started_ns;           /* at the first match, by two clocks */
+    uint32_t finds;
 };
 void regex_run_close(struct regex_run *run);
 

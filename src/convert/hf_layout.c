@@ -46,6 +46,8 @@ static void items_as_rows(struct source_tensor *out)
 static uint32_t *new_rows(struct hf_source *h, struct source_tensor *out)
 {
     uint64_t n = out->n_rows / out->n_parts;
+    if (n > UINT32_MAX)
+        hf_fail(h, STATUS_LIMIT, "tensor %.*s has too many rows", STR_ARG(out->name));
     uint32_t *rows = n <= UINT32_MAX ? hf_memory(h, n, sizeof *rows) : NULL;
     out->rows = rows;
     return rows;
@@ -55,6 +57,8 @@ static uint32_t *new_rows(struct hf_source *h, struct source_tensor *out)
 static void set_parts(struct hf_source *h, struct source_tensor *out, const struct tensor *t,
                       uint64_t count, uint64_t first, uint64_t bytes)
 {
+    if (count > UINT32_MAX)
+        hf_fail(h, STATUS_LIMIT, "tensor %.*s has too many parts", STR_ARG(t->name));
     const void **parts = count <= UINT32_MAX ? hf_memory(h, count, sizeof *parts) : NULL;
     if (!parts)
         return;
@@ -285,7 +289,9 @@ void hf_alternating(struct hf_source *h, const struct hf_tensor *from, const cha
 {
     const struct tensor *t = from->tensor;
     (void)gguf;
-    if (t->n_dims != (from->place.bias ? 2u : 3u) || t->dims[0] == 0) {
+    bool turned = tensor_type_info(t->type)->block_elements == 1;
+    if (t->n_dims != (from->place.bias ? 2u : 3u) || t->dims[0] == 0 ||
+        t->dims[from->place.bias || !turned ? 1 : 2] % 2) {
         bad_shape(h, t, "gate and up of all experts");
         return;
     }

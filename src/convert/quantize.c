@@ -92,6 +92,8 @@ static enum status choose(struct quantize *q, size_t index, struct error *err)
     const struct tensor_type_info *from = tensor_type_info(t->type);
     struct target *target = &q->targets[index];
     uint64_t bytes = 0;
+    if (t->n_rows == 0 || t->row_values == 0 || t->n_parts == 0 || t->n_rows % t->n_parts)
+        return error_set(err, STATUS_MODEL, "tensor %.*s is empty", STR_ARG(t->name));
     bool applies = from && from->decode && mixture_applies(t->name, t->n_dims, t->dims);
     target->type = applies ? mixture_type(q->mixture, &q->source.model, t->name, t->n_dims, t->dims)
                            : plain_type(t->type);

@@ -4,9 +4,9 @@
  *
  * Only where it is asked for. With as many computing threads as processors the engine's few dozen
  * microseconds a step displace one of them, all others wait for it at the next barrier, and a step
- * takes as long as before, plus two switches. With processors to spare it measured within 5 % either
- * way for crowds, and slower for one stream (docs/scheduling.md): the processor path is short, and
- * waking threads costs what planning does. So by default the engine's thread is the pool's thread 0
+ * takes as long as before, plus two switches. One stream measured slower everywhere; crowds went both
+ * ways, from one run to the next (docs/scheduling.md): the processor path is short, and waking threads
+ * costs what planning does. So by default the engine's thread is the pool's thread 0
  * and nothing is queued. Nobody spins here: while steps follow each other the next job is there
  * before the last one ends, and a waiting engine has no reason to be awake.
  */

@@ -49,7 +49,7 @@ static size_t skip_space(const struct lexer *l, size_t at)
 
 static size_t strip_right(const struct lexer *l, size_t begin, size_t end)
 {
-    uint32_t c;
+    uint32_t c = 0;
     while (end > begin) {
         unsigned n = utf8_decode_last((const uint8_t *)l->source.data + begin, end - begin, &c);
         if (n == 0 || !char_is_space(c))

@@ -259,6 +259,7 @@ static enum status make_users(struct load_run *run, struct load_level *level, st
     for (uint32_t i = 0; i < run->n_users; i++) {
         run->users[i].talk.index = i;
         run->users[i].talk.random = config->seed + (uint64_t)users * 1000003u + i * 7919u;
+        run->users[i].talk.turn_random = run->users[i].talk.random ^ (level->cold ? 7 : 3);
         if (level->cold && config->scenario != LOAD_WARM) /* new texts, as in the first pass */
             run->users[i].talk.random += 15485863u;
     }

@@ -124,6 +124,7 @@ struct load_talk {
     uint32_t index;   /* which conversation, for a trace also how far it is */
     size_t position;
     uint64_t random;
+    uint64_t turn_random; /* warm: of the turns, where `random` makes the history */
 };
 
 /* The next request of the talk: appends to talk->messages (starting anew where a conversation is

@@ -241,8 +241,9 @@ bool load_talk_next(struct load_plan *plan, struct load_talk *talk, uint32_t *ma
     } else {
         if (plan->scenario == LOAD_WARM) /* always the same history */
             json_array_remove(talk->messages, 1);
-        json_array_append_new(talk->messages, message("user", &talk->random, plan->prompt_tokens,
-                                                      plan->tokens_per_word));
+        uint64_t *random = plan->scenario == LOAD_WARM ? &talk->turn_random : &talk->random;
+        json_array_append_new(talk->messages,
+                              message("user", random, plan->prompt_tokens, plan->tokens_per_word));
     }
     double share = (double)(next_random(&talk->random) >> 11) * 0x1p-53;
     *think_seconds = fresh ? 0.0 : share * plan->think_seconds;

@@ -100,7 +100,7 @@ static enum status run(const struct arguments *arguments, struct error *err)
         .progress = terminal_progress,
     };
     enum status status = STATUS_OK;
-    if (!config.model) {
+    if (!config.model && !load.url) {
         status = demo_model_path(demo, sizeof demo, err);
         config.model = demo;
     }

@@ -1,6 +1,7 @@
 /* Borrowed strings and growing buffers. */
 #include "base/str.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,17 @@ size_t str_find(struct str s, struct str needle, size_t from)
         from = (size_t)(hit - s.data) + 1;
     }
     return SIZE_MAX;
+}
+
+struct str str_trimmed(struct str s)
+{
+    while (s.len && isspace((unsigned char)s.data[0])) {
+        s.data++;
+        s.len--;
+    }
+    while (s.len && isspace((unsigned char)s.data[s.len - 1]))
+        s.len--;
+    return s;
 }
 
 void buf_release(struct buf *buf)

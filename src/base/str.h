@@ -50,6 +50,8 @@ static inline bool str_ends(struct str s, struct str suffix)
 
 /* Offset of the first occurrence of `needle` at or after `from`, or SIZE_MAX. */
 size_t str_find(struct str s, struct str needle, size_t from);
+/* Without white space (isspace) at either end. */
+struct str str_trimmed(struct str s);
 
 struct buf {
     char *data; /* owned; NULL while empty */

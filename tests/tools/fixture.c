@@ -54,6 +54,15 @@ const char *fixture_scratch(void)
     return path;
 }
 
+const char *fixture_scratch_file(const char *name)
+{
+    static char paths[8][1200];
+    static unsigned next;
+    char *path = paths[next++ % 8];
+    snprintf(path, sizeof paths[0], "%s/%s", fixture_scratch(), name);
+    return path;
+}
+
 void assert_ok_(enum status status, const struct error *err, const char *file, int line)
 {
     if (status == STATUS_OK)

@@ -29,6 +29,8 @@ const char *fixture_shared(const char *relative);
 struct buf fixture_read(const char *path);
 /* A fresh directory for this test program's scratch files (under the build folder). */
 const char *fixture_scratch(void);
+/* Path of a file in it. Same storage rule as fixture_path(). */
+const char *fixture_scratch_file(const char *name);
 /* Asserts STATUS_OK, printing the error message otherwise. */
 void assert_ok_(enum status status, const struct error *err, const char *file, int line);
 #define assert_ok(status, err) assert_ok_((status), (err), __FILE__, __LINE__)

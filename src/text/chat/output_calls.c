@@ -54,7 +54,7 @@ static struct str member_text(struct str object, const char *key)
         size_t begin = end + 1 < object.len ? end + 1 : object.len;
         at = value_end(object, begin);
         if (str_eq_cstr(name, key))
-            return scan_trimmed((struct str){object.data + begin, at - begin});
+            return str_trimmed((struct str){object.data + begin, at - begin});
     }
     return (struct str){0};
 }
@@ -99,7 +99,7 @@ static bool put_arguments(struct str body, const json_t *object, struct buf *out
 static bool read_object(struct str body, struct output_call *call)
 {
     json_t *object = NULL;
-    body = scan_trimmed(body);
+    body = str_trimmed(body);
     if (json_parse(body, SCAN_DEPTH, "tool call", &object, NULL) != STATUS_OK)
         return false;
     const json_t *name = json_object_get(object, "name");
@@ -115,7 +115,7 @@ static bool read_object(struct str body, struct output_call *call)
 
 bool output_style_is_json(struct str body)
 {
-    body = scan_trimmed(body);
+    body = str_trimmed(body);
     return body.len && (body.data[0] == '{' || body.data[0] == '[');
 }
 
@@ -141,7 +141,7 @@ static size_t object_end(struct str body, size_t at)
 size_t output_read_json(struct str body, size_t at, struct output_call *call)
 {
     /* A list opens before its first call and closes behind its last; what is between is checked. */
-    bool list = output_style_is_json(body) && scan_trimmed(body).data[0] == '[';
+    bool list = output_style_is_json(body) && str_trimmed(body).data[0] == '[';
     size_t begin = scan_skip(body, at, at == 0 ? "[" : ",;");
     if (begin >= body.len || body.data[begin] != '{')
         return SIZE_MAX;
@@ -156,7 +156,7 @@ size_t output_read_json(struct str body, size_t at, struct output_call *call)
 
 size_t output_read_functools(struct str body, size_t at, struct output_call *call)
 {
-    struct str list = scan_trimmed(body);
+    struct str list = str_trimmed(body);
     if (list.len < 1 || list.data[list.len - 1] != ']' || list.data[0] != '{')
         return SIZE_MAX;
     size_t before = (size_t)(list.data - body.data);
@@ -207,12 +207,12 @@ static size_t read_qwen_xml(struct str body, struct output_call *call)
     struct str name, key, value;
     if (!scan_next(&scan, "<function=") || !scan_until(&scan, ">", &name))
         return SIZE_MAX;
-    buf_append_str(&call->name, scan_trimmed(name));
+    buf_append_str(&call->name, str_trimmed(name));
     buf_append_char(&call->arguments, '{');
     while (scan_next(&scan, "<parameter=")) {
         if (!scan_until(&scan, ">", &key) || !scan_until(&scan, "</parameter>", &value))
             return SIZE_MAX;
-        scan_put_member(&call->arguments, scan_trimmed(key), scan_unwrapped(value));
+        scan_put_member(&call->arguments, str_trimmed(key), scan_unwrapped(value));
     }
     buf_append_char(&call->arguments, '}');
     if (!scan_next(&scan, "</function>"))
@@ -227,7 +227,7 @@ static size_t read_glm(struct str body, bool bare_name, struct output_call *call
     if (first == SIZE_MAX && !bare_name)
         return SIZE_MAX;
     struct scan scan = {body, first == SIZE_MAX ? body.len : first};
-    struct str name = scan_trimmed((struct str){body.data, scan.at}), key, value;
+    struct str name = str_trimmed((struct str){body.data, scan.at}), key, value;
     for (size_t i = 0; i < name.len; i++) {
         unsigned char c = (unsigned char)name.data[i];
         if (!isalnum(c) && !strchr("_-.:/", c))
@@ -239,7 +239,7 @@ static size_t read_glm(struct str body, bool bare_name, struct output_call *call
         if (!scan_until(&scan, "</arg_key>", &key) || !scan_next(&scan, "<arg_value>") ||
             !scan_until(&scan, "</arg_value>", &value))
             return SIZE_MAX;
-        scan_put_member(&call->arguments, scan_trimmed(key), value);
+        scan_put_member(&call->arguments, str_trimmed(key), value);
     }
     buf_append_char(&call->arguments, '}');
     return scan_skip(body, scan.at, "") == body.len ? body.len : SIZE_MAX;
@@ -270,7 +270,7 @@ size_t output_read_mistral(struct str body, size_t at, struct output_call *call)
     struct scan inner = {name, 0};
     if (scan_until(&inner, "[CALL_ID]", &id))
         name = id;
-    buf_append_str(&call->name, scan_trimmed(name));
+    buf_append_str(&call->name, str_trimmed(name));
     struct str rest = {body.data + scan.at, body.len - scan.at};
     return scan_put_checked(rest, &call->arguments) ? body.len : SIZE_MAX;
 }
@@ -295,7 +295,7 @@ size_t output_read_deepseek(struct str body, size_t at, struct output_call *call
         if (!scan_until(&end, "```", &arguments))
             return SIZE_MAX;
     }
-    buf_append_str(&call->name, scan_trimmed(head));
+    buf_append_str(&call->name, str_trimmed(head));
     return scan_put_checked(arguments, &call->arguments) ? scan_skip(body, scan.at, "") : SIZE_MAX;
 }
 
@@ -309,7 +309,7 @@ size_t output_read_kimi(struct str body, size_t at, struct output_call *call)
     struct scan inner = {item, 0};
     if (!scan_until(&inner, "<|tool_call_argument_begin|>", &id))
         return SIZE_MAX;
-    id = scan_trimmed(id);
+    id = str_trimmed(id);
     if (str_starts(id, STR_LIT("functions.")))
         id = (struct str){id.data + 10, id.len - 10};
     size_t colon = str_find(id, STR_LIT(":"), 0);

@@ -48,7 +48,7 @@ static size_t read_invoke(struct str body, size_t at, const char *prefix, struct
             !scan_until(&scan, close, &value))
             return SIZE_MAX;
         scan_put_key(&call->arguments, name);
-        if (str_eq_cstr(scan_trimmed(rest), "string=\"true\""))
+        if (str_eq_cstr(str_trimmed(rest), "string=\"true\""))
             scan_put_string(&call->arguments, value);
         else
             scan_put_value(&call->arguments, scan_unwrapped(value));
@@ -113,7 +113,7 @@ size_t output_read_function_json(struct str body, size_t at, struct output_call 
     struct str name;
     if (!take_tag(&scan, &name))
         return SIZE_MAX;
-    buf_append_str(&call->name, scan_trimmed(name));
+    buf_append_str(&call->name, str_trimmed(name));
     struct str rest = {body.data + scan.at, body.len - scan.at};
     return scan_put_checked(rest, &call->arguments) ? body.len : SIZE_MAX;
 }
@@ -124,7 +124,7 @@ size_t output_read_name_line(struct str body, size_t at, struct output_call *cal
     struct str name;
     if (!scan_until(&scan, "\n", &name))
         return SIZE_MAX;
-    buf_append_str(&call->name, scan_trimmed(name));
+    buf_append_str(&call->name, str_trimmed(name));
     struct str rest = {body.data + scan.at, body.len - scan.at};
     return scan_put_checked(rest, &call->arguments) ? body.len : SIZE_MAX;
 }
@@ -137,13 +137,13 @@ size_t output_read_hunyuan(struct str body, size_t at, struct output_call *call)
     struct str name, key, value;
     if (!scan_next(&scan, HY("tool_call")) || !scan_until(&scan, HY("tool_sep"), &name))
         return SIZE_MAX;
-    buf_append_str(&call->name, scan_trimmed(name));
+    buf_append_str(&call->name, str_trimmed(name));
     buf_append_char(&call->arguments, '{');
     while (scan_next(&scan, HY("arg_key"))) {
         if (!scan_until(&scan, HY("/arg_key"), &key) || !scan_next(&scan, HY("arg_value")) ||
             !scan_until(&scan, HY("/arg_value"), &value))
             return SIZE_MAX;
-        scan_put_member(&call->arguments, scan_trimmed(key), value);
+        scan_put_member(&call->arguments, str_trimmed(key), value);
     }
     buf_append_char(&call->arguments, '}');
     return scan_next(&scan, HY("/tool_call")) ? scan_skip(body, scan.at, "") : SIZE_MAX;
@@ -158,7 +158,7 @@ size_t output_read_solar(struct str body, size_t at, struct output_call *call)
         !scan_until(&scan, "<|tool_call:args|>", &name) ||
         !scan_until(&scan, "<|tool_call:end|>", &arguments))
         return SIZE_MAX;
-    buf_append_str(&call->name, scan_trimmed(name));
+    buf_append_str(&call->name, str_trimmed(name));
     if (!scan_put_checked(arguments, &call->arguments))
         return SIZE_MAX;
     scan_next(&scan, "<|calls|>");

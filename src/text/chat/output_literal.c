@@ -228,7 +228,7 @@ size_t output_read_python(struct str body, size_t at, struct output_call *call)
     if (first < body.len && body.data[first] == '{')
         return output_read_json(body, at, call);
     struct literal l = {.scan = {body, at}, .out = &call->arguments};
-    bool list = scan_trimmed(body).len && scan_trimmed(body).data[0] == '[';
+    bool list = str_trimmed(body).len && str_trimmed(body).data[0] == '[';
     if (at == 0 && list)
         take(&l, '[');
     struct str name = read_word(&l);

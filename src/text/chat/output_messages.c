@@ -40,7 +40,7 @@ static struct header read_header(const struct output_parser *p, struct str text)
 {
     struct header header = {0};
     if (p->style->messages->named) {
-        header.recipient = scan_trimmed(text);
+        header.recipient = str_trimmed(text);
         return header;
     }
     bool in_channel = false;
@@ -112,7 +112,7 @@ static void put_text(struct output_parser *p, enum output_event_kind kind, struc
 static void put_call(struct output_parser *p, struct str body)
 {
     struct buf arguments = {0};
-    body = scan_trimmed(body);
+    body = str_trimmed(body);
     bool own = p->style->read_call != NULL; /* the body names the tool, too */
     if (own ? !output_read_calls(p, body, false)
             : !p->recipient.len || !scan_put_checked(body, &arguments)) {

@@ -7,17 +7,6 @@
 
 #include "base/json.h"
 
-struct str scan_trimmed(struct str s)
-{
-    while (s.len && isspace((unsigned char)s.data[0])) {
-        s.data++;
-        s.len--;
-    }
-    while (s.len && isspace((unsigned char)s.data[s.len - 1]))
-        s.len--;
-    return s;
-}
-
 struct str scan_unwrapped(struct str value)
 {
     if (value.len && value.data[0] == '\n') {
@@ -70,10 +59,10 @@ void scan_put_string(struct buf *out, struct str text)
 void scan_put_value(struct buf *out, struct str value)
 {
     json_t *parsed = NULL;
-    bool json = json_parse(scan_trimmed(value), SCAN_DEPTH, "value", &parsed, NULL) == STATUS_OK &&
+    bool json = json_parse(str_trimmed(value), SCAN_DEPTH, "value", &parsed, NULL) == STATUS_OK &&
                 !json_is_string(parsed);
     if (json)
-        buf_append_str(out, scan_trimmed(value));
+        buf_append_str(out, str_trimmed(value));
     else
         scan_put_string(out, value);
     json_decref(parsed);
@@ -96,7 +85,7 @@ void scan_put_member(struct buf *out, struct str key, struct str value)
 bool scan_put_checked(struct str text, struct buf *out)
 {
     json_t *parsed = NULL;
-    text = scan_trimmed(text);
+    text = str_trimmed(text);
     bool ok = json_parse(text, SCAN_DEPTH, "arguments", &parsed, NULL) == STATUS_OK &&
               json_is_object(parsed);
     json_decref(parsed);

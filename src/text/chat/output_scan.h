@@ -15,8 +15,6 @@ struct scan {
     size_t at;
 };
 
-/* Without the white space at its ends. */
-struct str scan_trimmed(struct str text);
 /* Without one line end at each side, which is layout. */
 struct str scan_unwrapped(struct str value);
 /* The place behind white space and the characters of `also`. */

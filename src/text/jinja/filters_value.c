@@ -64,18 +64,6 @@ static bool do_last(struct jinja_run *run, struct jinja_call *call, struct jinja
 
 /* ---- numbers -------------------------------------------------------------------------------- */
 
-static struct str stripped(const struct jinja_text *text)
-{
-    struct str s = text_str(text);
-    while (s.len && isspace((unsigned char)s.data[0])) {
-        s.data++;
-        s.len--;
-    }
-    while (s.len && isspace((unsigned char)s.data[s.len - 1]))
-        s.len--;
-    return s;
-}
-
 static int digit(char c)
 {
     return isdigit((unsigned char)c)   ? c - '0'
@@ -136,9 +124,10 @@ static bool do_int(struct jinja_run *run, struct jinja_call *call, struct jinja_
     else if (v->kind == JINJA_FLOAT)
         ok = real_to_integer(v->real, &value);
     else if (v->kind == JINJA_STRING)
-        ok = (base == 0 || (base >= 2 && base <= 36)) &&
-             (parse_integer(stripped(v->text), base, &value) ||
-              (parse_float(stripped(v->text), &real) && real_to_integer(real, &value)));
+        ok =
+            (base == 0 || (base >= 2 && base <= 36)) &&
+            (parse_integer(str_trimmed(text_str(v->text)), base, &value) ||
+             (parse_float(str_trimmed(text_str(v->text)), &real) && real_to_integer(real, &value)));
     if (!ok && call->a[0].kind != JINJA_MISSING)
         *out = call->a[0];
     else
@@ -156,7 +145,7 @@ static bool do_float(struct jinja_run *run, struct jinja_call *call, struct jinj
     if (ok)
         value = value_as_real(v);
     else if (v->kind == JINJA_STRING)
-        ok = parse_float(stripped(v->text), &value);
+        ok = parse_float(str_trimmed(text_str(v->text)), &value);
     if (!ok && call->a[0].kind != JINJA_MISSING)
         *out = call->a[0];
     else

@@ -16,19 +16,10 @@
 
 static size_t page;
 
-static const char *scratch(const char *name)
-{
-    static char paths[4][1200]; /* an answer lives until the fourth further call */
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", fixture_scratch(), name);
-    return path;
-}
-
 /* A file of `n` bytes, byte i being i % 251 + 1 (never zero). */
 static const char *write_pattern(const char *name, size_t n)
 {
-    const char *path = scratch(name);
+    const char *path = fixture_scratch_file(name);
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     for (size_t i = 0; i < n; i++)
@@ -78,7 +69,7 @@ static void test_open_errors(void **state)
     (void)state;
     struct mapped_file *file;
     struct error err = {0};
-    assert_int_equal(mapped_file_open(scratch("absent"), &file, &err), STATUS_DISK);
+    assert_int_equal(mapped_file_open(fixture_scratch_file("absent"), &file, &err), STATUS_DISK);
     assert_null(file);
     assert_non_null(strstr(err.message, "absent"));
     assert_int_equal(mapped_file_open(fixture_scratch(), &file, &err), STATUS_DISK);
@@ -187,11 +178,11 @@ static void test_read_all(void **state)
     assert_int_equal(text.data[text.len], 0);
     buf_clear(&text);
     assert_int_equal(file_read_all(path, 69999, &text, &err), STATUS_LIMIT);
-    assert_int_equal(file_read_all(scratch("absent"), 10, &text, &err), STATUS_DISK);
+    assert_int_equal(file_read_all(fixture_scratch_file("absent"), 10, &text, &err), STATUS_DISK);
     buf_release(&text);
     assert_true(file_exists(path) && !file_is_directory(path));
     assert_true(file_exists(fixture_scratch()) && file_is_directory(fixture_scratch()));
-    assert_false(file_exists(scratch("absent")));
+    assert_false(file_exists(fixture_scratch_file("absent")));
 }
 
 static void test_read_fd(void **state)
@@ -218,7 +209,7 @@ static int remove_scratch(void **state)
     static const char *names[] = {"whole", "empty", "other",   "cut",  "again",
                                   "gone",  "ours",  "foreign", "many", "read"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        unlink(scratch(names[i]));
+        unlink(fixture_scratch_file(names[i]));
     return rmdir(fixture_scratch());
 }
 

@@ -23,19 +23,10 @@ static const char sentence[] =
     "morning, Pip broke the yellow balloon of Ruben, a shy kitten. He was scared and wanted to "
     "hide it. ";
 
-static const char *scratch(const char *name)
-{
-    static char paths[8][1200];
-    static unsigned next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", fixture_scratch(), name);
-    return path;
-}
-
 /* A file of the sentence, `times` over. */
 static const char *text_file(const char *name, int times)
 {
-    const char *path = scratch(name);
+    const char *path = fixture_scratch_file(name);
     FILE *file = fopen(path, "wb");
     assert_non_null(file);
     for (int i = 0; i < times; i++)
@@ -227,13 +218,15 @@ static void test_lowers_weighted_error(void **state)
     const float *weights = importance_of(found, STR_LIT("blk.1.ffn_up.weight"), 0, cols, &count);
     assert_non_null(weights);
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
-        struct quantize_report plain = quantize(scratch("plain.gguf"), types[i], NULL);
-        struct quantize_report by = quantize(scratch("weighted.gguf"), types[i], text);
+        struct quantize_report plain = quantize(fixture_scratch_file("plain.gguf"), types[i], NULL);
+        struct quantize_report by = quantize(fixture_scratch_file("weighted.gguf"), types[i], text);
         assert_int_equal(plain.n_weighted, 0);
         assert_true(by.n_weighted > 20);
         assert_int_equal(by.n_calibrated, measured.n_tokens);
-        double before = weighted_error(scratch("plain.gguf"), values, weights, n, cols);
-        double after = weighted_error(scratch("weighted.gguf"), values, weights, n, cols);
+        double before =
+            weighted_error(fixture_scratch_file("plain.gguf"), values, weights, n, cols);
+        double after =
+            weighted_error(fixture_scratch_file("weighted.gguf"), values, weights, n, cols);
         print_message("%-7s weighted error %.3g -> %.3g\n", types[i], before, after);
         assert_true(after < before);
     }

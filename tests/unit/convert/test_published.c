@@ -15,6 +15,7 @@
 #include "convert/quantize.h"
 #include "fixture.h"
 #include "format/checkpoint.h"
+#include "safetensors_file.h"
 #include "sluice.h"
 
 enum { LAYERS = 2, WIDTH = 64, HEADS = 4, KV = 2, HEAD = 32, FF = 96, EXPERTS = 4, VOCAB = 160 };
@@ -23,51 +24,14 @@ enum { LAYERS = 2, WIDTH = 64, HEADS = 4, KV = 2, HEAD = 32, FF = 96, EXPERTS = 
 
 struct folder {
     char path[1100];
-    struct buf header, data;
+    struct safetensors_file file;
 };
 
 static void begin(struct folder *f, const char *name)
 {
-    *f = (struct folder){{0}, {0}, {0}};
+    *f = (struct folder){.path = ""};
     snprintf(f->path, sizeof f->path, "%s/%s", fixture_scratch(), name);
     mkdir(f->path, 0755);
-}
-
-static void add(struct folder *f, const char *name, const char *dtype, unsigned n_dims,
-                const uint64_t *dims, const void *bytes, size_t n)
-{
-    buf_printf(&f->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", f->header.len ? "," : "{",
-               name, dtype);
-    for (unsigned i = 0; i < n_dims; i++)
-        buf_printf(&f->header, "%s%llu", i ? "," : "", (unsigned long long)dims[i]);
-    buf_printf(&f->header, "],\"data_offsets\":[%zu,%zu]}", f->data.len, f->data.len + n);
-    buf_append(&f->data, bytes, n);
-}
-
-static void write_file(const struct folder *f, const char *name, const struct str parts[3])
-{
-    char path[1200];
-    snprintf(path, sizeof path, "%s/%s", f->path, name);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    for (int i = 0; i < 3; i++)
-        assert_int_equal(fwrite(parts[i].data, 1, parts[i].len, file), parts[i].len);
-    assert_int_equal(fclose(file), 0);
-}
-
-static void finish(struct folder *f, const char *config)
-{
-    buf_append_char(&f->header, '}');
-    while (f->header.len % 8)
-        buf_append_char(&f->header, ' ');
-    uint64_t length = f->header.len;
-    const struct str weights[3] = {
-        {(const char *)&length, 8}, buf_str(&f->header), buf_str(&f->data)};
-    const struct str text[3] = {str_from(config), {"", 0}, {"", 0}};
-    write_file(f, "model.safetensors", weights);
-    write_file(f, "config.json", text);
-    buf_release(&f->header);
-    buf_release(&f->data);
 }
 
 static uint64_t draws = 1;
@@ -98,7 +62,7 @@ static void add_random(struct folder *f, const char *name, unsigned n_dims, cons
     for (unsigned i = 0; i < n_dims; i++)
         n *= (size_t)dims[i];
     float *values = values_of(name, n, scale);
-    add(f, name, "F32", n_dims, dims, values, n * sizeof *values);
+    safetensors_file_add(&f->file, name, "F32", n_dims, dims, values, n * sizeof *values);
     free(values);
 }
 
@@ -208,7 +172,8 @@ static void add_turned(struct folder *f, const char *name, const struct mxfp4 *m
         for (size_t r = 0; r < rows; r++)
             for (size_t c = 0; c < cols; c++)
                 turned[(e * cols + c) * rows + r] = m->values[(e * rows + r) * cols + c];
-    add(f, name, "F32", 3, DIMS(EXPERTS, cols, rows), turned, m->rows * cols * sizeof *turned);
+    safetensors_file_add(&f->file, name, "F32", 3, DIMS(EXPERTS, cols, rows), turned,
+                         m->rows * cols * sizeof *turned);
     free(turned);
 }
 
@@ -216,11 +181,12 @@ static void add_published(struct folder *f, const char *name, const struct mxfp4
 {
     char full[160];
     snprintf(full, sizeof full, "%s_blocks", name);
-    add(f, full, "U8", 4, DIMS(EXPERTS, m->rows / EXPERTS, m->cols / 32, 16), m->codes,
-        m->rows * m->cols / 2);
+    safetensors_file_add(&f->file, full, "U8", 4,
+                         DIMS(EXPERTS, m->rows / EXPERTS, m->cols / 32, 16), m->codes,
+                         m->rows * m->cols / 2);
     snprintf(full, sizeof full, "%s_scales", name);
-    add(f, full, "U8", 3, DIMS(EXPERTS, m->rows / EXPERTS, m->cols / 32), m->scales,
-        m->rows * m->cols / 32);
+    safetensors_file_add(&f->file, full, "U8", 3, DIMS(EXPERTS, m->rows / EXPERTS, m->cols / 32),
+                         m->scales, m->rows * m->cols / 32);
 }
 
 /* Every `step`-th row from `first` on, as mlx-lm packs it: eight codes in a word. */
@@ -236,9 +202,11 @@ static void add_mlx(struct folder *f, const char *name, const struct mxfp4 *m, s
         memcpy(scales + r * scale, m->scales + (r * step + first) * scale, scale);
     }
     snprintf(full, sizeof full, "%s.weight", name);
-    add(f, full, "U32", 3, DIMS(EXPERTS, rows / EXPERTS, m->cols / 8), codes, rows * code);
+    safetensors_file_add(&f->file, full, "U32", 3, DIMS(EXPERTS, rows / EXPERTS, m->cols / 8),
+                         codes, rows * code);
     snprintf(full, sizeof full, "%s.scales", name);
-    add(f, full, "U8", 3, DIMS(EXPERTS, rows / EXPERTS, scale), scales, rows * scale);
+    safetensors_file_add(&f->file, full, "U8", 3, DIMS(EXPERTS, rows / EXPERTS, scale), scales,
+                         rows * scale);
     free(codes);
     free(scales);
 }
@@ -256,17 +224,18 @@ static void add_biases(struct folder *f, int l, enum form form)
             for (int i = 0; i < EXPERTS * FF; i++)
                 half[i] = both[2 * i + h];
             layer_name(other, l, h ? "mlp.experts.up_proj.bias" : "mlp.experts.gate_proj.bias");
-            add(f, other, "F32", 2, DIMS(EXPERTS, FF), half, sizeof half);
+            safetensors_file_add(&f->file, other, "F32", 2, DIMS(EXPERTS, FF), half, sizeof half);
         }
     } else {
-        add(f, name, "F32", 2, DIMS(EXPERTS, 2 * FF), both, EXPERTS * 2 * FF * sizeof *both);
+        safetensors_file_add(&f->file, name, "F32", 2, DIMS(EXPERTS, 2 * FF), both,
+                             EXPERTS * 2 * FF * sizeof *both);
     }
     free(both);
     layer_name(name, l, "mlp.experts.down_proj_bias");
     float *down = values_of(name, EXPERTS * WIDTH, 0.3f);
     layer_name(other, l, "mlp.experts.down_proj.bias");
-    add(f, form == MLX ? other : name, "F32", 2, DIMS(EXPERTS, WIDTH), down,
-        EXPERTS * WIDTH * sizeof *down);
+    safetensors_file_add(&f->file, form == MLX ? other : name, "F32", 2, DIMS(EXPERTS, WIDTH), down,
+                         EXPERTS * WIDTH * sizeof *down);
     free(down);
 }
 
@@ -307,7 +276,7 @@ static void write_gpt_oss(struct folder *f, enum form form)
         add_attention(f, l);
         add_experts(f, l, form);
     }
-    finish(f, configs[form]);
+    safetensors_file_write(&f->file, f->path, configs[form]);
 }
 
 /* ---- results ----------------------------------------------------------------------------------- */
@@ -420,7 +389,8 @@ static void write_stacks(struct folder *f, const char *fixture, const char *expe
         snprintf(name, sizeof name, "%.*s", STR_ARG(t->name));
         char *at = strstr(name, experts);
         if (!at) {
-            add(f, name, "BF16", t->n_dims, t->dims, t->data, (size_t)t->bytes);
+            safetensors_file_add(&f->file, name, "BF16", t->n_dims, t->dims, t->data,
+                                 (size_t)t->bytes);
             continue;
         }
         if (strncmp(at + strlen(experts), "0.", 2) != 0)
@@ -443,15 +413,15 @@ static void write_stacks(struct folder *f, const char *fixture, const char *expe
         assert_non_null(word);
         snprintf(stack, sizeof stack, "%.*s%.*sswitch_mlp.%s.weight", (int)(at - name), name,
                  (int)(strlen(experts) - strlen("experts.")), experts, word);
-        add(f, stack, "BF16", 3, DIMS(all.len / t->bytes, t->dims[0], t->dims[1]), all.data,
-            all.len);
+        safetensors_file_add(&f->file, stack, "BF16", 3,
+                             DIMS(all.len / t->bytes, t->dims[0], t->dims[1]), all.data, all.len);
         buf_release(&all);
     }
     checkpoint_close(c);
     snprintf(path, sizeof path, "%s/config.json", fixture_path(fixture));
     struct buf config = fixture_read(path);
     buf_append_char(&config, 0);
-    finish(f, config.data);
+    safetensors_file_write(&f->file, f->path, config.data);
     buf_release(&config);
 }
 

@@ -18,15 +18,6 @@
 
 #define PEBBLE "models/pebble/pebble-bf16.gguf"
 
-static const char *scratch(const char *name)
-{
-    static char paths[4][1200];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", fixture_scratch(), name);
-    return path;
-}
-
 static struct quantize_report quantize(const char *input, const char *output, const char *type,
                                        uint32_t n_threads)
 {
@@ -83,7 +74,7 @@ static void test_mixtures(void **state)
     double before = perplexity_of(input);
     struct checkpoint *in = open_path(input);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const char *output = scratch("mixture.gguf");
+        const char *output = fixture_scratch_file("mixture.gguf");
         struct quantize_report report = quantize(input, output, cases[i].type, 0);
         struct checkpoint *out = open_path(output);
         assert_int_equal(checkpoint_tensor_count(out), checkpoint_tensor_count(in));
@@ -107,7 +98,7 @@ static void test_mixtures(void **state)
 static void test_exact(void **state)
 {
     (void)state;
-    const char *output = scratch("exact.gguf");
+    const char *output = fixture_scratch_file("exact.gguf");
     quantize(fixture_path(PEBBLE), output, "q4_k_m", 3);
     struct checkpoint *in = open_path(fixture_path(PEBBLE)), *out = open_path(output);
     for (size_t i = 0; i < checkpoint_tensor_count(in); i++) {
@@ -134,8 +125,8 @@ static void test_threads_do_not_matter(void **state)
 {
     (void)state;
     char one[1200], four[1200];
-    snprintf(one, sizeof one, "%s", scratch("one.gguf"));
-    snprintf(four, sizeof four, "%s", scratch("four.gguf"));
+    snprintf(one, sizeof one, "%s", fixture_scratch_file("one.gguf"));
+    snprintf(four, sizeof four, "%s", fixture_scratch_file("four.gguf"));
     quantize(fixture_path(PEBBLE), one, "q5_k_m", 1);
     quantize(fixture_path(PEBBLE), four, "q5_k_m", 4);
     struct buf a = fixture_read(one), b = fixture_read(four);
@@ -148,7 +139,7 @@ static void test_threads_do_not_matter(void **state)
 static void test_again(void **state)
 {
     (void)state;
-    const char *output = scratch("again.gguf");
+    const char *output = fixture_scratch_file("again.gguf");
     struct quantize_report report =
         quantize(fixture_path("models/pebble/pebble-q8_0.gguf"), output, "q4_0", 2);
     assert_true(report.n_requantized > 30);
@@ -185,7 +176,7 @@ static void test_folder_with_tokenizer(void **state)
     (void)state;
     if (!fixture_shared("data/models/tinystories-656k"))
         skip();
-    const char *output = scratch("stories.gguf");
+    const char *output = fixture_scratch_file("stories.gguf");
     char input[1200];
     snprintf(input, sizeof input, "%s", fixture_shared("data/models/tinystories-656k"));
     quantize(input, output, "q8_0", 2);
@@ -207,7 +198,7 @@ static void test_folder_refused(void **state)
     struct error err = {0};
     const struct quantize_options options = {
         .input = model_folder("llama", "{\"model_type\": \"newest\"}"),
-        .output = scratch("x.gguf"),
+        .output = fixture_scratch_file("x.gguf"),
         .type = "q8_0"};
     assert_int_equal(quantize_model(&options, NULL, &err), STATUS_UNSUPPORTED);
     assert_non_null(strstr(err.message, "\"newest\""));
@@ -229,12 +220,13 @@ static void test_refusals(void **state)
 {
     (void)state;
     const char *input = fixture_path(PEBBLE);
-    refuse(input, scratch("x.gguf"), "q4_x", STATUS_USAGE, "Q4_K_M");
+    refuse(input, fixture_scratch_file("x.gguf"), "q4_x", STATUS_USAGE, "Q4_K_M");
     refuse(input, input, "q4_0", STATUS_USAGE, "is the input as well");
     refuse(input, fixture_scratch(), "q4_0", STATUS_USAGE, "is a folder");
-    refuse("/nonexistent/a.gguf", scratch("x.gguf"), "q4_0", STATUS_DISK, "/nonexistent/a.gguf");
+    refuse("/nonexistent/a.gguf", fixture_scratch_file("x.gguf"), "q4_0", STATUS_DISK,
+           "/nonexistent/a.gguf");
     refuse(input, "/nonexistent/b.gguf", "q4_0", STATUS_DISK, "/nonexistent/b.gguf");
-    assert_false(file_exists(scratch("x.gguf")));
+    assert_false(file_exists(fixture_scratch_file("x.gguf")));
 }
 
 int main(void)

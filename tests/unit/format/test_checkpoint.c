@@ -217,15 +217,6 @@ static void test_pebble(void **state)
     checkpoint_close(small);
 }
 
-static const char *scratch(const char *name)
-{
-    static char paths[4][1200]; /* an answer lives until the fourth further call */
-    static unsigned next;
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/%s", fixture_scratch(), name);
-    return path;
-}
-
 static void put_file(const char *path, const void *data, size_t n)
 {
     FILE *file = fopen(path, "wb");
@@ -236,14 +227,14 @@ static void put_file(const char *path, const void *data, size_t n)
 
 static void put_line(const char *name, const char *text)
 {
-    put_file(scratch(name), text, strlen(text));
+    put_file(fixture_scratch_file(name), text, strlen(text));
 }
 
 /* Copies a committed file into the scratch folder. */
 static void put_copy(const char *name, const char *relative)
 {
     struct buf data = fixture_read(fixture_path(relative));
-    put_file(scratch(name), data.data, data.len);
+    put_file(fixture_scratch_file(name), data.data, data.len);
     buf_release(&data);
 }
 
@@ -261,7 +252,7 @@ static int clean(void **state)
                                   "model.gguf",
                                   "unnamed"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        unlink(scratch(names[i]));
+        unlink(fixture_scratch_file(names[i]));
     return 0;
 }
 
@@ -289,15 +280,15 @@ static void test_refused(void **state)
     memset(longest, 'x', sizeof longest - 1);
     longest[sizeof longest - 1] = 0;
     refuse(longest, STATUS_USAGE, "longer than");
-    refuse(scratch("absent"), STATUS_DISK, "absent: no such file or folder");
+    refuse(fixture_scratch_file("absent"), STATUS_DISK, "absent: no such file or folder");
     refuse("", STATUS_DISK, "no such file or folder");
     refuse(fixture_scratch(), STATUS_DISK, "no config.json in this folder");
     put_line("notes.txt", "not a model\n");
-    refuse(scratch("notes.txt"), STATUS_UNSUPPORTED, "neither a GGUF file nor");
+    refuse(fixture_scratch_file("notes.txt"), STATUS_UNSUPPORTED, "neither a GGUF file nor");
     put_line("model.gguf", "not a model\n");
-    refuse(scratch("model.gguf"), STATUS_MODEL, "not a GGUF file");
+    refuse(fixture_scratch_file("model.gguf"), STATUS_MODEL, "not a GGUF file");
     put_line("model.gguf", "");
-    refuse(scratch("model.gguf"), STATUS_MODEL, "magic");
+    refuse(fixture_scratch_file("model.gguf"), STATUS_MODEL, "magic");
     put_line("config.json", "{\"model_type\": ");
     refuse(fixture_scratch(), STATUS_MODEL, "config.json: invalid JSON");
     put_line("config.json", "[1]");
@@ -306,7 +297,8 @@ static void test_refused(void **state)
     refuse(fixture_scratch(), STATUS_DISK, "no model.safetensors");
     put_line("model.safetensors", "");
     refuse(fixture_scratch(), STATUS_MODEL, "model.safetensors: not a safetensors file");
-    refuse(scratch("config.json"), STATUS_MODEL, "model.safetensors: not a safetensors file");
+    refuse(fixture_scratch_file("config.json"), STATUS_MODEL,
+           "model.safetensors: not a safetensors file");
 }
 
 static void test_pickles(void **state)
@@ -315,7 +307,7 @@ static void test_pickles(void **state)
     put_line("config.json", "{}");
     put_line("pytorch_model.bin", "\x80\x02");
     refuse(fixture_scratch(), STATUS_UNSUPPORTED, "pytorch_model.bin: weights in a pickle file");
-    refuse(scratch("pytorch_model.bin"), STATUS_UNSUPPORTED, "save_pretrained");
+    refuse(fixture_scratch_file("pytorch_model.bin"), STATUS_UNSUPPORTED, "save_pretrained");
 }
 
 /* Any way of naming it opens the same model; a .safetensors file that is named is the weights. */
@@ -333,10 +325,10 @@ static void test_ways_to_name(void **state)
         size_t tensors;
     } ways[] = {{fixture_scratch(), 30},
                 {slash, 30},
-                {scratch("config.json"), 30},
-                {scratch("model.safetensors"), 30},
-                {scratch("other.safetensors"), 39},
-                {scratch("unnamed"), 35}};
+                {fixture_scratch_file("config.json"), 30},
+                {fixture_scratch_file("model.safetensors"), 30},
+                {fixture_scratch_file("other.safetensors"), 39},
+                {fixture_scratch_file("unnamed"), 35}};
     for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
         struct checkpoint *c = open_path(ways[i].path);
         assert_int_equal(checkpoint_tensor_count(c), ways[i].tensors);
@@ -379,8 +371,8 @@ static void test_truncated_while_open(void **state)
 {
     (void)state;
     put_copy("model.gguf", "models/pebble/pebble-q8_0.gguf");
-    struct checkpoint *c = open_path(scratch("model.gguf"));
-    assert_int_equal(truncate(scratch("model.gguf"), 4096), 0);
+    struct checkpoint *c = open_path(fixture_scratch_file("model.gguf"));
+    assert_int_equal(truncate(fixture_scratch_file("model.gguf"), 4096), 0);
     size_t lost = 0;
     for (size_t i = 0; i < checkpoint_tensor_count(c); i++) {
         const struct tensor *t = checkpoint_tensor_at(c, i);

@@ -13,15 +13,6 @@
 
 #define PARTS 3
 
-static const char *scratch(const char *name)
-{
-    static char paths[8][1200];
-    static unsigned next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", fixture_scratch(), name);
-    return path;
-}
-
 static struct checkpoint *open_path(const char *path)
 {
     struct checkpoint *c;
@@ -92,7 +83,7 @@ static const char *part_path(int part)
 {
     char name[64];
     snprintf(name, sizeof name, "model-%05d-of-%05d.gguf", part, PARTS);
-    return scratch(name);
+    return fixture_scratch_file(name);
 }
 
 /* The fixture in three parts of uneven size, the second with one tensor. */
@@ -147,14 +138,17 @@ static void test_split_refused(void **state)
     refuse(any, STATUS_MODEL, "is in two of its files");
     write_part(second, whole, &(struct split){PARTS, 1, n, 12, 12});
     refuse(any, STATUS_MODEL, "split.tensors.count");
-    write_part(scratch("odd.gguf"), whole, &(struct split){PARTS, 1, n, 12, 13});
-    refuse(scratch("odd.gguf"), STATUS_MODEL, "not named like one");
-    write_part(scratch("m-00001-of-00600.gguf"), whole, &(struct split){600, 0, n, 0, 1});
-    refuse(scratch("m-00001-of-00600.gguf"), STATUS_LIMIT, "600 parts");
-    write_part(scratch("m-00000-of-00003.gguf"), whole, &(struct split){3, 0, n, 0, 1});
-    refuse(scratch("m-00000-of-00003.gguf"), STATUS_MODEL, "contradicts");
-    write_part(scratch("whole.gguf"), whole, &(struct split){1, 0, n, 0, n});
-    struct checkpoint *c = open_path(scratch("whole.gguf")); /* a split into one is whole */
+    write_part(fixture_scratch_file("odd.gguf"), whole, &(struct split){PARTS, 1, n, 12, 13});
+    refuse(fixture_scratch_file("odd.gguf"), STATUS_MODEL, "not named like one");
+    write_part(fixture_scratch_file("m-00001-of-00600.gguf"), whole,
+               &(struct split){600, 0, n, 0, 1});
+    refuse(fixture_scratch_file("m-00001-of-00600.gguf"), STATUS_LIMIT, "600 parts");
+    write_part(fixture_scratch_file("m-00000-of-00003.gguf"), whole,
+               &(struct split){3, 0, n, 0, 1});
+    refuse(fixture_scratch_file("m-00000-of-00003.gguf"), STATUS_MODEL, "contradicts");
+    write_part(fixture_scratch_file("whole.gguf"), whole, &(struct split){1, 0, n, 0, n});
+    struct checkpoint *c =
+        open_path(fixture_scratch_file("whole.gguf")); /* a split into one is whole */
     same_tensors(whole, c);
     checkpoint_close(c);
     checkpoint_close(whole);
@@ -164,7 +158,7 @@ static void test_split_refused(void **state)
 
 static void put_text(const char *name, const char *text)
 {
-    FILE *file = fopen(scratch(name), "wb");
+    FILE *file = fopen(fixture_scratch_file(name), "wb");
     assert_non_null(file);
     assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
     assert_int_equal(fclose(file), 0);
@@ -190,7 +184,7 @@ static void write_shard(const char *name, const struct checkpoint *whole, size_t
     buf_append_char(&header, '}');
     while (header.len % 8)
         buf_append_char(&header, ' ');
-    FILE *file = fopen(scratch(name), "wb");
+    FILE *file = fopen(fixture_scratch_file(name), "wb");
     assert_non_null(file);
     uint64_t length = header.len;
     assert_int_equal(fwrite(&length, 8, 1, file), 1);
@@ -222,9 +216,9 @@ static void test_shards(void **state)
     write_shard("model-00001-of-00002.safetensors", whole, 0, 7, &map);
     write_shard("model-00002-of-00002.safetensors", whole, 7, n, &map);
     write_index(&map);
-    const char *ways[] = {fixture_scratch(), scratch("config.json"),
-                          scratch("model.safetensors.index.json"),
-                          scratch("model-00002-of-00002.safetensors")};
+    const char *ways[] = {fixture_scratch(), fixture_scratch_file("config.json"),
+                          fixture_scratch_file("model.safetensors.index.json"),
+                          fixture_scratch_file("model-00002-of-00002.safetensors")};
     for (size_t i = 0; i < 4; i++) {
         struct checkpoint *c = open_path(ways[i]);
         assert_int_equal(checkpoint_kind(c), CHECKPOINT_HF);
@@ -239,9 +233,9 @@ static void test_shards(void **state)
     write_index(&map);
     write_shard("model-00002-of-00002.safetensors", whole, 6, n, &more);
     refuse(fixture_scratch(), STATUS_MODEL, "is in two of its files");
-    unlink(scratch("model-00002-of-00002.safetensors"));
+    unlink(fixture_scratch_file("model-00002-of-00002.safetensors"));
     refuse(fixture_scratch(), STATUS_DISK, "model-00002-of-00002.safetensors: no such file");
-    unlink(scratch("model-00001-of-00002.safetensors"));
+    unlink(fixture_scratch_file("model-00001-of-00002.safetensors"));
     buf_release(&map);
     buf_release(&more);
     checkpoint_close(whole);

@@ -10,51 +10,9 @@
 
 #include "fixture.h"
 #include "format/checkpoint.h"
+#include "safetensors_file.h"
 
 /* ---- writing a folder -------------------------------------------------------------------------- */
-
-struct folder {
-    struct buf header, data;
-};
-
-static void add(struct folder *f, const char *name, const char *dtype, unsigned n_dims,
-                const uint64_t *dims, const void *bytes, size_t n)
-{
-    buf_printf(&f->header, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", f->header.len ? "," : "{",
-               name, dtype);
-    for (unsigned i = 0; i < n_dims; i++)
-        buf_printf(&f->header, "%s%llu", i ? "," : "", (unsigned long long)dims[i]);
-    buf_printf(&f->header, "],\"data_offsets\":[%zu,%zu]}", f->data.len, f->data.len + n);
-    buf_append(&f->data, bytes, n);
-}
-
-static void put_file(const char *name, const void *a, size_t n, const void *b, size_t m,
-                     const void *c, size_t l)
-{
-    char path[1200];
-    snprintf(path, sizeof path, "%s/%s", fixture_scratch(), name);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(a, 1, n, file), n);
-    assert_int_equal(fwrite(b, 1, m, file), m);
-    assert_int_equal(fwrite(c, 1, l, file), l);
-    assert_int_equal(fclose(file), 0);
-}
-
-/* Writes and clears. */
-static void write_folder(struct folder *f, const char *config)
-{
-    buf_append_char(&f->header, '}');
-    while (f->header.len % 8)
-        buf_append_char(&f->header, ' ');
-    uint64_t length = f->header.len;
-    put_file("config.json", config, strlen(config), "", 0, "", 0);
-    put_file("model.safetensors", &length, 8, f->header.data, f->header.len, f->data.data,
-             f->data.len);
-    buf_release(&f->header);
-    buf_release(&f->data);
-    *f = (struct folder){0};
-}
 
 static struct checkpoint *open_folder(void)
 {
@@ -113,7 +71,7 @@ static void fp8_case(const char *scale_name, uint64_t matrices, unsigned n_scale
                      bool wide)
 {
     enum { ROWS = 40, COLS = 96 };
-    struct folder f = {0};
+    struct safetensors_file f = {0};
     uint8_t codes[2 * ROWS * COLS];
     float scales[256], expected[2 * ROWS * COLS];
     size_t n = matrices * ROWS * COLS, n_scales = 1;
@@ -131,9 +89,11 @@ static void fp8_case(const char *scale_name, uint64_t matrices, unsigned n_scale
     }
     const uint64_t dims[] = {matrices, ROWS, COLS};
     unsigned skip = matrices == 1;
-    add(&f, "a.weight", wide ? "F8_E5M2" : "F8_E4M3", 3 - skip, dims + skip, codes, n);
-    add(&f, scale_name, "F32", n_scale_dims, scale_dims, scales, n_scales * sizeof *scales);
-    write_folder(&f, FP8);
+    safetensors_file_add(&f, "a.weight", wide ? "F8_E5M2" : "F8_E4M3", 3 - skip, dims + skip, codes,
+                         n);
+    safetensors_file_add(&f, scale_name, "F32", n_scale_dims, scale_dims, scales,
+                         n_scales * sizeof *scales);
+    safetensors_file_write(&f, fixture_scratch(), FP8);
     struct checkpoint *c = open_folder();
     assert_int_equal(checkpoint_tensor_count(c), 1);
     check(c, "a.weight", wide ? TENSOR_F8_E5M2_SCALED : TENSOR_F8_E4M3_SCALED, 3 - skip,
@@ -159,26 +119,26 @@ static void test_fp8(void **state)
 static void test_fp8_plain(void **state)
 {
     (void)state;
-    struct folder f = {0};
+    struct safetensors_file f = {0};
     const uint64_t dims[] = {1, 32}, odd[] = {2, 48}, wrong[] = {2, 3};
     uint8_t codes[96] = {0x38, 0xb8};
     float scales[6] = {1, 2, 3, 4, 5, 6};
-    add(&f, "a.weight", "F8_E4M3", 2, dims, codes, 32);
-    write_folder(&f, FP8);
+    safetensors_file_add(&f, "a.weight", "F8_E4M3", 2, dims, codes, 32);
+    safetensors_file_write(&f, fixture_scratch(), FP8);
     struct checkpoint *c = open_folder(); /* no scales: as it is */
     assert_int_equal(checkpoint_tensor(c, "a.weight")->type, TENSOR_F8_E4M3);
     checkpoint_close(c);
-    add(&f, "a.weight", "F8_E4M3", 2, odd, codes, 96);
-    add(&f, "a.weight_scale", "F32", 0, NULL, scales, 4);
-    write_folder(&f, FP8);
+    safetensors_file_add(&f, "a.weight", "F8_E4M3", 2, odd, codes, 96);
+    safetensors_file_add(&f, "a.weight_scale", "F32", 0, NULL, scales, 4);
+    safetensors_file_write(&f, fixture_scratch(), FP8);
     refuse(STATUS_UNSUPPORTED, "rows of 48 values");
-    add(&f, "a.weight", "F8_E4M3", 2, (const uint64_t[]){3, 32}, codes, 96);
-    add(&f, "a.weight_scale", "F32", 2, wrong, scales, 24);
-    write_folder(&f, FP8);
+    safetensors_file_add(&f, "a.weight", "F8_E4M3", 2, (const uint64_t[]){3, 32}, codes, 96);
+    safetensors_file_add(&f, "a.weight_scale", "F32", 2, wrong, scales, 24);
+    safetensors_file_write(&f, fixture_scratch(), FP8);
     refuse(STATUS_MODEL, "a.weight_scale does not have the type or shape");
-    add(&f, "a.weight", "F8_E4M3", 2, (const uint64_t[]){3, 32}, codes, 96);
-    add(&f, "a.weight_scale", "I32", 0, NULL, scales, 4);
-    write_folder(&f, FP8);
+    safetensors_file_add(&f, "a.weight", "F8_E4M3", 2, (const uint64_t[]){3, 32}, codes, 96);
+    safetensors_file_add(&f, "a.weight_scale", "I32", 0, NULL, scales, 4);
+    safetensors_file_write(&f, fixture_scratch(), FP8);
     refuse(STATUS_MODEL, "a.weight_scale does not have");
 }
 
@@ -188,7 +148,7 @@ static void test_fp8_plain(void **state)
 static void mlx_case(unsigned bits, bool halves, const char *config)
 {
     enum { ROWS = 3, COLS = 192, GROUP = 64 };
-    struct folder f = {0};
+    struct safetensors_file f = {0};
     uint32_t words[ROWS * COLS / 4] = {0};
     float scales[ROWS * COLS / GROUP], biases[ROWS * COLS / GROUP], expected[ROWS * COLS];
     uint16_t half_scales[ROWS * COLS / GROUP], half_biases[ROWS * COLS / GROUP];
@@ -205,15 +165,15 @@ static void mlx_case(unsigned bits, bool halves, const char *config)
     }
     const uint64_t packed[] = {ROWS, COLS * bits / 32}, groups[] = {ROWS, COLS / GROUP},
                    dims[] = {ROWS, COLS};
-    add(&f, "m.q.weight", "U32", 2, packed, words, ROWS * COLS * bits / 8);
+    safetensors_file_add(&f, "m.q.weight", "U32", 2, packed, words, ROWS * COLS * bits / 8);
     if (halves) {
-        add(&f, "m.q.scales", "F16", 2, groups, half_scales, sizeof half_scales);
-        add(&f, "m.q.biases", "F16", 2, groups, half_biases, sizeof half_biases);
+        safetensors_file_add(&f, "m.q.scales", "F16", 2, groups, half_scales, sizeof half_scales);
+        safetensors_file_add(&f, "m.q.biases", "F16", 2, groups, half_biases, sizeof half_biases);
     } else {
-        add(&f, "m.q.scales", "F32", 2, groups, scales, sizeof scales);
-        add(&f, "m.q.biases", "F32", 2, groups, biases, sizeof biases);
+        safetensors_file_add(&f, "m.q.scales", "F32", 2, groups, scales, sizeof scales);
+        safetensors_file_add(&f, "m.q.biases", "F32", 2, groups, biases, sizeof biases);
     }
-    write_folder(&f, config);
+    safetensors_file_write(&f, fixture_scratch(), config);
     struct checkpoint *c = open_folder();
     assert_int_equal(checkpoint_tensor_count(c), 1);
     check(c, "m.q.weight", bits == 4 && halves ? TENSOR_Q4_1 : TENSOR_AFFINE8, 2, dims, expected);
@@ -249,18 +209,20 @@ static void test_mxfp4(void **state)
         bytes[i / 2] |= (uint8_t)(code << i % 2 * 4);
         expected[i] = ldexpf(e2m1[code], scales[i / 32] - 127);
     }
-    struct folder f = {0};
+    struct safetensors_file f = {0};
     const uint64_t packed[] = {ROWS, COLS / 8}, groups[] = {ROWS, COLS / 32}, dims[] = {ROWS, COLS};
-    add(&f, "a.weight", "U32", 2, packed, bytes, sizeof bytes);
-    add(&f, "a.scales", "U8", 2, groups, scales, sizeof scales);
-    write_folder(&f, "{\"quantization\":{\"group_size\":32,\"bits\":4,\"mode\":\"mxfp4\"}}");
+    safetensors_file_add(&f, "a.weight", "U32", 2, packed, bytes, sizeof bytes);
+    safetensors_file_add(&f, "a.scales", "U8", 2, groups, scales, sizeof scales);
+    safetensors_file_write(&f, fixture_scratch(),
+                           "{\"quantization\":{\"group_size\":32,\"bits\":4,\"mode\":\"mxfp4\"}}");
     struct checkpoint *c = open_folder();
     check(c, "a.weight", TENSOR_MXFP4, 2, dims, expected);
     checkpoint_close(c);
     const uint64_t blocks[] = {2, 2, 2, 16}, block_scales[] = {2, 2, 2}, stack[] = {2, 2, 64};
-    add(&f, "e.down_proj_blocks", "U8", 4, blocks, bytes, sizeof bytes);
-    add(&f, "e.down_proj_scales", "U8", 3, block_scales, scales, sizeof scales);
-    write_folder(&f, "{\"quantization_config\":{\"quant_method\":\"mxfp4\"}}");
+    safetensors_file_add(&f, "e.down_proj_blocks", "U8", 4, blocks, bytes, sizeof bytes);
+    safetensors_file_add(&f, "e.down_proj_scales", "U8", 3, block_scales, scales, sizeof scales);
+    safetensors_file_write(&f, fixture_scratch(),
+                           "{\"quantization_config\":{\"quant_method\":\"mxfp4\"}}");
     c = open_folder();
     assert_int_equal(checkpoint_tensor_count(c), 1);
     check(c, "e.down_proj", TENSOR_MXFP4, 3, stack, expected);
@@ -270,7 +232,7 @@ static void test_mxfp4(void **state)
 static void test_refused(void **state)
 {
     (void)state;
-    struct folder f = {0};
+    struct safetensors_file f = {0};
     const uint64_t packed[] = {1, 8}, groups[] = {1, 1}, two[] = {1, 2};
     uint32_t words[8] = {0};
     static const char *const methods[] = {"gptq", "awq", "bitsandbytes"};
@@ -278,8 +240,8 @@ static void test_refused(void **state)
         char config[128];
         snprintf(config, sizeof config, "{\"quantization_config\":{\"quant_method\":\"%s\"}}",
                  methods[i]);
-        add(&f, "a.weight", "U8", 2, packed, words, 8);
-        write_folder(&f, config);
+        safetensors_file_add(&f, "a.weight", "U8", 2, packed, words, 8);
+        safetensors_file_write(&f, fixture_scratch(), config);
         refuse(STATUS_UNSUPPORTED, methods[i]);
     }
     static const struct {
@@ -295,23 +257,26 @@ static void test_refused(void **state)
         {"{\"quantization\":{\"group_size\":32,\"bits\":4}}", STATUS_MODEL, "a.scales"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        add(&f, "a.weight", "U32", 2, packed, words, 32);
-        add(&f, "a.scales", "F32", 2, groups, words, 4);
-        add(&f, "a.biases", "F32", 2, groups, words, 4);
-        write_folder(&f, cases[i].config);
+        safetensors_file_add(&f, "a.weight", "U32", 2, packed, words, 32);
+        safetensors_file_add(&f, "a.scales", "F32", 2, groups, words, 4);
+        safetensors_file_add(&f, "a.biases", "F32", 2, groups, words, 4);
+        safetensors_file_write(&f, fixture_scratch(), cases[i].config);
         refuse(cases[i].status, cases[i].says);
     }
-    add(&f, "a.weight", "U32", 2, packed, words, 32);
-    add(&f, "a.scales", "F32", 2, groups, words, 4);
-    add(&f, "a.biases", "F32", 2, two, words, 8);
-    write_folder(&f, "{\"quantization\":{\"group_size\":64,\"bits\":4}}");
+    safetensors_file_add(&f, "a.weight", "U32", 2, packed, words, 32);
+    safetensors_file_add(&f, "a.scales", "F32", 2, groups, words, 4);
+    safetensors_file_add(&f, "a.biases", "F32", 2, two, words, 8);
+    safetensors_file_write(&f, fixture_scratch(),
+                           "{\"quantization\":{\"group_size\":64,\"bits\":4}}");
     refuse(STATUS_MODEL, "a.scales does not have the type or shape");
-    add(&f, "e_blocks", "U8", 2, packed, words, 8);
-    add(&f, "e_scales", "U8", 2, groups, words, 1);
-    write_folder(&f, "{\"quantization_config\":{\"quant_method\":\"mxfp4\"}}");
+    safetensors_file_add(&f, "e_blocks", "U8", 2, packed, words, 8);
+    safetensors_file_add(&f, "e_scales", "U8", 2, groups, words, 1);
+    safetensors_file_write(&f, fixture_scratch(),
+                           "{\"quantization_config\":{\"quant_method\":\"mxfp4\"}}");
     refuse(STATUS_MODEL, "e_scales does not have");
-    add(&f, "a.weight_packed", "I32", 2, packed, words, 32);
-    write_folder(&f, "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\"}}");
+    safetensors_file_add(&f, "a.weight_packed", "I32", 2, packed, words, 32);
+    safetensors_file_write(&f, fixture_scratch(),
+                           "{\"quantization_config\":{\"quant_method\":\"compressed-tensors\"}}");
     refuse(STATUS_UNSUPPORTED, "packed integers");
 }
 

@@ -19,7 +19,9 @@
 #include <ctype.h>
 #include <stdlib.h>
 
+#include "base/json.h"
 #include "text/chat/output_internal.h"
+#include "text/chat/output_scan.h"
 
 enum status output_parser_create(const struct output_style *style, bool opens_reasoning,
                                  struct output_parser **out, struct error *err)
@@ -211,6 +213,20 @@ static void give_up_call(struct output_parser *p, struct str text)
     add_text(p, OUTPUT_CONTENT, text);
 }
 
+/* A name, and arguments that every JSON reader takes: tagged forms are put together from pieces that a
+ * model wrote, and an object's key with a zero byte, say, is more than readers stand. */
+static bool call_reads(const struct output_call *call)
+{
+    if (!call->name.len || call->name.failed || call->arguments.failed)
+        return false;
+    json_t *arguments = NULL;
+    bool ok = json_parse(buf_str(&call->arguments), SCAN_DEPTH, "arguments", &arguments, NULL) ==
+                  STATUS_OK &&
+              json_is_object(arguments);
+    json_decref(arguments);
+    return ok;
+}
+
 bool output_read_calls(struct output_parser *p, struct str body, bool send)
 {
     bool ok = true;
@@ -218,7 +234,7 @@ bool output_read_calls(struct output_parser *p, struct str body, bool send)
     for (size_t at = 0; ok && at < body.len; n++) {
         struct output_call call = {0};
         at = p->style->read_call(body, at, &call);
-        ok = at != SIZE_MAX && call.name.len && !call.name.failed && !call.arguments.failed;
+        ok = at != SIZE_MAX && call_reads(&call);
         struct output_event event = {.kind = OUTPUT_TOOL_CALL,
                                      .name = buf_str(&call.name),
                                      .arguments = buf_str(&call.arguments)};

@@ -294,6 +294,23 @@ static void test_long_headers(void **state)
     }
 }
 
+/* A parameter's name with a zero byte: JSON could say it, but readers refuse it as an object's key. */
+static void test_zero_in_key(void **state)
+{
+    (void)state;
+    static const char text[] = "<tool_call>f\n<arg_key>a\0b</arg_key>\n<arg_value>1</arg_value>\n"
+                               "</tool_call>";
+    const struct output_style *style = output_style_detect(STR_LIT("<think><tool_call><arg_key>"));
+    struct str whole = {text, sizeof text - 1};
+    for (size_t piece = 1; piece <= whole.len; piece++) {
+        struct recorded r;
+        parse_in_pieces(style, false, whole, 0, piece, &r);
+        assert_int_equal(r.text.len, whole.len + strlen("C()"));
+        assert_memory_equal(r.text.data + 2, text, whole.len);
+        buf_release(&r.text);
+    }
+}
+
 /* --- the templates of the shared data --- */
 
 static void test_templates(void **state)
@@ -394,7 +411,8 @@ int main(void)
         cmocka_unit_test(test_gemma),        cmocka_unit_test(test_invoke),
         cmocka_unit_test(test_minimax_m3),   cmocka_unit_test(test_functions),
         cmocka_unit_test(test_lists),        cmocka_unit_test(test_tokens),
-        cmocka_unit_test(test_long_headers), cmocka_unit_test(test_templates),
+        cmocka_unit_test(test_long_headers), cmocka_unit_test(test_zero_in_key),
+        cmocka_unit_test(test_templates),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,8 +19,10 @@
 #include "base/clock.h"
 #include "engine/internal.h"
 
-#define SEQUENCES_MAX 4096
-#define STEP_ROWS_MAX (1u << 16)
+#define SEQUENCES_MAX    4096
+#define STEP_ROWS_MAX    (1u << 16)
+#define CHECKPOINT_LEAST 256 /* tokens */
+#define CHECKPOINT_MOST  2048
 
 static const char *bytes_text(uint64_t bytes, char out[32])
 {
@@ -52,6 +54,22 @@ enum status sizing_check_weights(const struct program *program, const struct har
                      bytes_text(bytes, a), bytes_text(available, b));
 }
 
+/* Tokens between a prompt's checkpoints: a state takes at most an eighth of the pages that hold the
+ * tokens between two. The fewest still make a good step, since chunks are cut there. */
+static uint32_t checkpoint_every(const struct kv_config *kv)
+{
+    uint64_t states = 0, pages = 0;
+    for (uint32_t i = 0; i < kv->n_groups; i++) {
+        const struct kv_group_config *g = &kv->groups[i];
+        states += g->fixed_pages / 2;
+        if (g->tokens_per_page && g->window == 0)
+            pages += (CHECKPOINT_MOST + g->tokens_per_page - 1) / g->tokens_per_page;
+    }
+    uint64_t tokens = pages ? CHECKPOINT_MOST * 8 * states / pages : CHECKPOINT_MOST;
+    tokens = tokens > CHECKPOINT_LEAST ? tokens : CHECKPOINT_LEAST;
+    return tokens < CHECKPOINT_MOST ? (uint32_t)tokens : CHECKPOINT_MOST;
+}
+
 /* Layout and page geometry for size->n_context. */
 static enum status plan_layout(const struct program *program, enum tensor_type kv_type,
                                struct engine_size *size, struct error *err)
@@ -74,6 +92,7 @@ static enum status plan_layout(const struct program *program, enum tensor_type k
             .max_pages = g->max_pages,
         };
     }
+    size->kv.checkpoint_every = checkpoint_every(&size->kv);
     return STATUS_OK;
 }
 

@@ -32,23 +32,37 @@ static enum status check_row(const struct kv *kv, uint32_t slot, uint32_t group,
     return STATUS_OK;
 }
 
+/* A page's own list of the blocks that name it. */
+static bool lists(const struct kv *kv, uint32_t page, uint32_t place, uint32_t block)
+{
+    uint32_t b = kv->pages[page].block;
+    while (b != NONE && b != block)
+        b = block_names(kv, b)[place].next;
+    return b == block && kv->pages[page].place == place;
+}
+
 static enum status check_block(const struct kv *kv, uint32_t block, uint32_t *named,
                                struct error *err)
 {
     const struct kv_block *b = &kv->blocks[block];
-    const uint32_t *places = block_places(kv, block);
     bool any = false;
     for (uint32_t i = 0; i < kv->n_places; i++) {
-        if (places[i] == NONE)
+        uint32_t page = block_names(kv, block)[i].page;
+        bool state = i >= kv->n_kv_places;
+        const struct kv_group_config *g = state ? NULL : &kv->config.groups[kv->place_groups[i]];
+        if (page == NONE && b->used && b->owner == NONE && g && g->window == 0)
+            return error_set(err, STATUS_INTERNAL, "block %u lost a page", block);
+        if (page == NONE)
             continue;
         any = true;
-        const struct kv_page *p = &kv->pages[places[i]];
-        if (!b->used || p->block != block || p->place != i)
+        uint32_t end = state ? 1 : (b->end - 1) % g->tokens_per_page + 1;
+        if (!b->used || !lists(kv, page, i, block) || kv->pages[page].filled < end)
             return error_set(err, STATUS_INTERNAL, "block %u names page %u, which does not agree",
-                             block, places[i]);
-        named[places[i]]++;
+                             block, page);
+        named[page]++;
     }
-    if (b->used && any == (b->owner != NONE))
+    bool kept = any || kv->n_kv_places == 0;
+    if (b->used && (b->owner != NONE ? any : !kept))
         return error_set(err, STATUS_INTERNAL, "block %u is pending with pages, or kept without",
                          block);
     if (b->used && b->owner != NONE && !kv->slots[b->owner].open)
@@ -59,7 +73,9 @@ static enum status check_block(const struct kv *kv, uint32_t block, uint32_t *na
 
 bool kv_check(const struct kv *kv, struct error *err)
 {
-    uint32_t *named = calloc(kv->config.n_pages, sizeof *named);
+    /* By tables and by blocks. */
+    uint32_t *named = calloc(2 * (size_t)kv->config.n_pages, sizeof *named);
+    uint32_t *blocks = named ? named + kv->config.n_pages : NULL;
     if (!named) {
         error_set(err, STATUS_MEMORY, "out of memory for the check");
         return false;
@@ -69,16 +85,18 @@ bool kv_check(const struct kv *kv, struct error *err)
         for (uint32_t group = 0; group < kv->config.n_groups && status == STATUS_OK; group++)
             status = check_row(kv, slot, group, named, err);
     for (uint32_t block = 0; block < kv->n_blocks && status == STATUS_OK; block++)
-        status = check_block(kv, block, named, err);
+        status = check_block(kv, block, blocks, err);
     uint32_t n_unused = 0, n_kept = 0, n_states = 0;
     for (uint32_t page = 0; page < kv->config.n_pages && status == STATUS_OK; page++) {
         const struct kv_page *p = &kv->pages[page];
-        n_unused += p->count == 0;
-        n_kept += p->count == 1 && p->block != NONE;
+        n_unused += p->count == 0 && p->block == NONE;
+        n_kept += p->count == 0 && p->block != NONE;
         n_states += p->block != NONE && p->place >= kv->n_kv_places;
-        if (named[page] != p->count)
-            status = error_set(err, STATUS_INTERNAL, "page %u is counted %u times, named %u times",
-                               page, p->count, named[page]);
+        if (named[page] != p->count || (p->block == NONE) != (blocks[page] == 0) ||
+            (p->block == NONE) != (p->filled == 0))
+            status = error_set(err, STATUS_INTERNAL,
+                               "page %u is counted %u times, named %u times and by %u blocks", page,
+                               p->count, named[page], blocks[page]);
     }
     if (status == STATUS_OK && (n_unused != kv->n_unused || n_kept != kv_pages_cached(kv) ||
                                 n_states != kv->n_state_pages))

@@ -1,8 +1,9 @@
 /*
  * Inside kv: pool.c counts pages, index.c knows blocks, slot.c holds tables, check.c checks.
  *
- * A page is named by table entries and by at most one place of one block. Only named by the index,
- * it stands in a list of pages that can be had (K/V and states apart), released longest ago first.
+ * A page is named by table entries and by blocks: a K/V page by every block that ends in it, a page
+ * of a state by one. Only named by blocks, it stands in a list of pages that can be had (K/V and
+ * states apart), released longest ago first.
  */
 #ifndef SLUICE_KV_INTERNAL_H
 #define SLUICE_KV_INTERNAL_H
@@ -14,9 +15,10 @@
 #define NONE UINT32_MAX
 
 struct kv_page {
-    uint32_t count; /* names; 0: unused */
-    uint32_t block; /* that names it; NONE */
-    uint32_t place; /* there */
+    uint32_t count;  /* table entries that name it */
+    uint32_t block;  /* the first of the blocks that do; NONE */
+    uint32_t place;  /* there */
+    uint32_t filled; /* its first tokens, which blocks name: nobody may write them */
     uint32_t previous, next;
     uint64_t released; /* when it joined its list */
 };
@@ -25,12 +27,19 @@ struct kv_list {
     uint32_t first, last, count;
 };
 
-/* A block's places: the pages of each K/V group, then those of a checkpoint. */
+/* A place of a block: for each K/V group the page in which the block ends (and all that is before it
+ * in that page is of the block's chain), then the pages of a checkpoint. */
+struct kv_name {
+    uint32_t page; /* NONE */
+    uint32_t next; /* block that names the page too */
+};
+
 struct kv_block {
     struct kv_key key;
-    uint32_t next;   /* in its hash bucket, or of the unused ones */
-    uint32_t owner;  /* slot while pending; NONE: usable */
-    uint32_t border; /* its first rows that are of prompt class */
+    uint32_t next;     /* in its hash bucket, or of the unused ones */
+    uint32_t owner;    /* slot while pending; NONE: usable */
+    uint32_t end;      /* its tokens and those before it */
+    uint32_t n_prompt; /* of those, the first ones, of prompt class */
     bool used;
     bool wants_state; /* pending: somebody parts from the owner at its end */
 };
@@ -42,10 +51,12 @@ struct kv_span {
 struct kv_slot {
     bool open;
     uint32_t length;
+    uint32_t before;    /* the length that the other state holds; NONE: unknown */
     uint32_t state;     /* 0, 1 */
     uint32_t published; /* blocks that kv_commit() has seen */
     uint32_t announced; /* blocks that may be pending in its name */
     uint32_t branch;
+    uint32_t answer; /* where the checkpoint within its answer is; 0: nowhere */
     struct kv_chain *chain;
     struct kv_span spans[KV_GROUPS_MAX];
 };
@@ -63,13 +74,15 @@ struct kv {
     uint64_t clock;
     /* index.c */
     uint32_t block_tokens, n_places, n_kv_places;
-    uint32_t places[KV_GROUPS_MAX]; /* first of each group */
+    uint32_t hit_tokens;                 /* hits end on multiples of it */
+    uint32_t places[KV_GROUPS_MAX];      /* first of each group */
+    uint8_t place_groups[KV_GROUPS_MAX]; /* of K/V places */
     bool any_full, any_state;
-    uint32_t checkpoint_every, n_state_pages; /* in checkpoints */
+    uint32_t n_state_pages; /* in checkpoints */
     struct kv_block *blocks;
-    uint32_t *block_pages; /* [n_blocks][n_places] */
+    struct kv_name *names; /* [n_blocks][n_places] */
     int32_t *block_ids;    /* [n_blocks][block_tokens] */
-    uint32_t n_blocks, unused_block;
+    uint32_t n_blocks, unused_block, hand;
     uint32_t *buckets; /* [n_buckets], a power of two */
     uint32_t n_buckets;
     /* slot.c */
@@ -82,9 +95,9 @@ static inline uint32_t *kv_row(const struct kv *kv, uint32_t slot, uint32_t grou
     return kv->tables + (size_t)slot * kv->slot_entries + kv->offsets[group];
 }
 
-static inline uint32_t *block_places(const struct kv *kv, uint32_t block)
+static inline struct kv_name *block_names(const struct kv *kv, uint32_t block)
 {
-    return kv->block_pages + (size_t)block * kv->n_places;
+    return kv->names + (size_t)block * kv->n_places;
 }
 
 static inline bool is_recurrent(const struct kv *kv, uint32_t group)
@@ -105,9 +118,17 @@ void index_free(struct kv *kv);
 uint32_t index_find(const struct kv *kv, const struct kv_chain *chain, uint32_t number);
 uint32_t index_add(struct kv *kv, const struct kv_chain *chain, uint32_t number, uint32_t owner);
 void index_drop(struct kv *kv, uint32_t block);
-/* The page, kept by the index only, is wanted for something else. */
-void index_evict(struct kv *kv, uint32_t page);
+void index_drop_if_empty(struct kv *kv, uint32_t block);
+/* A block names a page that a slot holds, unless it has one in that place. */
+void index_name(struct kv *kv, uint32_t block, uint32_t place, uint32_t page);
+/* Forgets what the index has in a page past its first `keep` tokens. With 0 it is no longer named. */
+void index_forget(struct kv *kv, uint32_t page, uint32_t keep);
+/* Forgets a block's checkpoint. */
+void index_forget_state(struct kv *kv, uint32_t block);
 void index_hash(const struct kv *kv, struct kv_chain *chain);
+/* The page that a hit of `cached` tokens puts into a group's table row. */
+uint32_t index_page(const struct kv *kv, const struct kv_chain *chain, uint32_t group,
+                    uint32_t index, uint32_t cached);
 /* First table index that rows from `position` on still read. */
 uint32_t first_kept(const struct kv_group_config *g, uint32_t position);
 

@@ -9,21 +9,24 @@
  * (the first half of fixed_pages holds one, the second the other): a step reads one, writes the
  * other, and whoever shares a state that was read keeps it.
  *
- * The prefix index keeps what was computed. Its unit is a block: as many tokens as the largest page
- * holds, so that the end of a block is a page end in every group. A block's key chains its parent's
- * key, its tokens, the salt and the pool's identity (XXH3, 128 bits, seeded); tokens are compared as
- * well. A block is pending while the slot that opened with it computes it, and usable from
- * kv_commit() on; if that slot closes first, the block is forgotten and whoever opens next computes
- * it. Pages that only the index names are free, but keep what they hold until they are needed: the
- * one released longest ago goes first, a sequence's last page before its first.
+ * The prefix index keeps what was computed. Its unit is a block of a few tokens (KV_BLOCK_MAX, fewer
+ * where a page holds fewer), so that a hit may end within a page: the page is then shared, and copied
+ * by whoever writes it at a position that others hold or that a block names; its last part is written
+ * in place. A block's key chains its parent's key, its tokens, the salt and the pool's identity (XXH3,
+ * 128 bits, seeded); tokens are compared as well. A block is pending while the slot that opened with
+ * it computes it, and usable from kv_commit() on; if that slot closes first, the block is forgotten
+ * and whoever opens next computes it. Pages that only the index names are free, but keep what they
+ * hold until they are needed: the one released longest ago goes first, a sequence's last page before
+ * its first.
  *
  * Recurrent states are kept ("checkpoints") at ends of blocks: every checkpoint_every tokens, at the
- * last block of a prompt, and where prompts were seen to part; within checkpoint_pages, oldest out.
+ * last block of a prompt, where prompts were seen to part, and at the newest block of an answer;
+ * within checkpoint_pages, oldest out.
  *
  * Geometry comes from the caller as plain numbers (program/layout.h computes them), so that a test
  * can run millions of steps without a model. All calls from the engine thread. Invariants, checked
- * by kv_check(): every page is free or counted exactly as often as tables and index name it; no page
- * that a step may write has two names.
+ * by kv_check(): every page is free or counted exactly as often as tables and index name it; no
+ * position that a step may write is named twice.
  */
 #ifndef SLUICE_KV_KV_H
 #define SLUICE_KV_KV_H
@@ -34,6 +37,7 @@
 #include "base/status.h"
 
 #define KV_GROUPS_MAX 16
+#define KV_BLOCK_MAX  16 /* tokens */
 #define KV_PAGE_NONE  UINT32_MAX
 
 struct kv_group_config {
@@ -55,9 +59,9 @@ struct kv_config {
     bool reproducible; /* a block is reused only where its prompt rows were prompt rows before */
     uint64_t seed;     /* secret: of the keys */
     uint64_t identity; /* what else tells contents apart: element type, adapter */
-    uint32_t checkpoint_every; /* tokens, rounded up to blocks; 0: 2048 */
+    uint32_t checkpoint_every; /* tokens, rounded up to where hits may end; 0: 2048 */
     uint32_t checkpoint_pages; /* most pages of the pool for checkpoints */
-    uint32_t alignment;        /* blocks are at least so long: where prompts can be cut; 0: 1 */
+    uint32_t alignment; /* a power of two: hits end on multiples, where prompts can be cut; 0: 1 */
 };
 
 /* A change of a table entry that the backend must learn before the step that uses it. */
@@ -114,8 +118,7 @@ uint32_t kv_pages_free(const struct kv *kv);
 uint32_t kv_pages_cached(const struct kv *kv); /* the latter */
 uint32_t kv_pages_total(const struct kv *kv);
 uint32_t kv_groups(const struct kv *kv);
-/* Tokens of a block, and how many whole ones that many tokens have. */
-uint32_t kv_block(const struct kv *kv);
+/* Whole blocks of so many tokens. */
 uint32_t kv_blocks(const struct kv *kv, uint64_t tokens);
 /* Table entries of a slot, and pages of recurrent groups that one step writes. */
 uint32_t kv_slot_entries(const struct kv *kv);
@@ -126,7 +129,8 @@ uint64_t kv_pages_for(const struct kv *kv, uint64_t tokens);
 /* What opening would find for the first `limit` tokens of the chain. Notes for recurrent groups that
  * this chain would like a checkpoint where it parts from one that is being computed. */
 struct kv_match kv_match(struct kv *kv, struct kv_chain *chain, uint32_t limit);
-/* Of the pages that opening with these first tokens takes, those that kv_pages_free() counts. */
+/* Of the pages that opening with these first tokens and going on takes, those that kv_pages_free()
+ * counts. */
 uint32_t kv_match_pages(const struct kv *kv, const struct kv_chain *chain, uint32_t cached);
 /* Opens a slot with the first match->cached tokens of the chain in place, and announces its further
  * whole blocks as pending. STATUS_LIMIT (nothing changed) when the table writes do not suffice. */
@@ -160,7 +164,7 @@ uint32_t kv_length(const struct kv *kv, uint32_t slot);
 uint32_t kv_state(const struct kv *kv, uint32_t slot);
 /* Table entry, or KV_PAGE_NONE where no page is held. */
 uint32_t kv_page(const struct kv *kv, uint32_t slot, uint32_t group, uint32_t index);
-/* Names of a page: table entries, and the index. */
+/* Table entries that name a page. */
 uint32_t kv_page_count(const struct kv *kv, uint32_t page);
 
 /* Full invariant check, for tests: false and a message on the first violation. */

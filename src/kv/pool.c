@@ -31,7 +31,7 @@ uint32_t pool_take(struct kv *kv)
     if (kv->n_unused == 0) {
         uint32_t a = kv->kept[0].first, b = kv->kept[1].first;
         bool state = a == NONE || (b != NONE && kv->pages[b].released < kv->pages[a].released);
-        index_evict(kv, state ? b : a);
+        index_forget(kv, state ? b : a, 0);
     }
     uint32_t page = kv->unused[--kv->n_unused];
     kv->pages[page].count = 1;
@@ -41,9 +41,8 @@ uint32_t pool_take(struct kv *kv)
 void pool_share(struct kv *kv, uint32_t page)
 {
     struct kv_page *p = &kv->pages[page];
-    if (p->count == 1 && p->block != NONE)
+    if (p->count++ == 0 && p->block != NONE)
         list_unlink(kv, list_of(kv, p), page);
-    p->count++;
 }
 
 void pool_release(struct kv *kv, uint32_t *entry)
@@ -51,9 +50,11 @@ void pool_release(struct kv *kv, uint32_t *entry)
     uint32_t page = *entry;
     struct kv_page *p = &kv->pages[page];
     *entry = NONE;
-    if (--p->count == 0)
+    if (--p->count)
+        return;
+    if (p->block == NONE)
         kv->unused[kv->n_unused++] = page;
-    else if (p->count == 1 && p->block != NONE)
+    else
         list_append(kv, list_of(kv, p), page);
 }
 

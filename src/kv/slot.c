@@ -38,35 +38,37 @@ static enum status check_config(const struct kv_config *c, struct error *err)
     return STATUS_OK;
 }
 
-/* Blocks and what they consist of. */
+/* Blocks and what they name. */
 static void plan_blocks(struct kv *kv)
 {
     const struct kv_config *c = &kv->config;
-    kv->block_tokens = 1;
-    while (kv->block_tokens < c->alignment)
-        kv->block_tokens *= 2;
+    kv->block_tokens = KV_BLOCK_MAX;
     for (uint32_t i = 0; i < c->n_groups; i++) {
-        const struct kv_group_config *g = &c->groups[i];
-        if (g->tokens_per_page > kv->block_tokens)
-            kv->block_tokens = g->tokens_per_page;
-        while (g->tokens_per_page >> kv->shifts[i] > 1)
-            kv->shifts[i]++;
-        kv->any_state |= g->tokens_per_page == 0;
-        kv->any_full |= g->tokens_per_page && g->window == 0;
-    }
-    for (int states = 0; states < 2; states++) {
-        for (uint32_t i = 0; i < c->n_groups; i++) {
-            const struct kv_group_config *g = &c->groups[i];
-            if ((g->tokens_per_page == 0) != (bool)states)
-                continue;
-            kv->places[i] = kv->n_places;
-            kv->n_places += states ? g->fixed_pages / 2 : kv->block_tokens / g->tokens_per_page;
+        uint32_t tokens = c->groups[i].tokens_per_page;
+        if (tokens == 0) {
+            kv->any_state = true;
+            continue;
         }
-        if (!states)
-            kv->n_kv_places = kv->n_places;
+        if (tokens < kv->block_tokens)
+            kv->block_tokens = tokens;
+        while (tokens >> kv->shifts[i] > 1)
+            kv->shifts[i]++;
+        kv->any_full |= c->groups[i].window == 0;
+        kv->place_groups[kv->n_places] = (uint8_t)i;
+        kv->places[i] = kv->n_places++;
     }
+    kv->n_kv_places = kv->n_places;
+    for (uint32_t i = 0; i < c->n_groups; i++) {
+        if (c->groups[i].tokens_per_page)
+            continue;
+        kv->places[i] = kv->n_places;
+        kv->n_places += c->groups[i].fixed_pages / 2;
+    }
+    kv->hit_tokens = kv->block_tokens;
+    while (kv->hit_tokens < c->alignment)
+        kv->hit_tokens *= 2;
     uint32_t every = c->checkpoint_every ? c->checkpoint_every : 2048;
-    kv->checkpoint_every = (every + kv->block_tokens - 1) / kv->block_tokens * kv->block_tokens;
+    kv->config.checkpoint_every = (every + kv->hit_tokens - 1) / kv->hit_tokens * kv->hit_tokens;
 }
 
 static enum status create_tables(struct kv *kv, struct error *err)
@@ -171,11 +173,6 @@ uint32_t kv_groups(const struct kv *kv)
     return kv->config.n_groups;
 }
 
-uint32_t kv_block(const struct kv *kv)
-{
-    return kv->block_tokens;
-}
-
 uint32_t kv_blocks(const struct kv *kv, uint64_t tokens)
 {
     return (uint32_t)(tokens / kv->block_tokens);
@@ -225,43 +222,45 @@ static void name_page(struct kv *kv, uint32_t slot, uint32_t group, uint32_t ind
     write_entry(changes, slot, group, index, page);
 }
 
+/* Table entries of a group that hold the first `cached` tokens of a chain. */
+static struct kv_span cached_span(const struct kv *kv, uint32_t group, uint32_t cached)
+{
+    const struct kv_group_config *g = &kv->config.groups[group];
+    if (g->tokens_per_page == 0)
+        return (struct kv_span){0, cached ? g->fixed_pages / 2 : 0};
+    return (struct kv_span){first_kept(g, cached),
+                            (uint32_t)pages_covering(cached, g->tokens_per_page)};
+}
+
 /* Pages of a group that the first `cached` tokens of a chain bring. */
 static void open_group(struct kv *kv, uint32_t slot, uint32_t group, uint32_t cached,
                        struct kv_changes *changes)
 {
-    const struct kv_group_config *g = &kv->config.groups[group];
     struct kv_slot *s = &kv->slots[slot];
-    if (g->tokens_per_page == 0) {
-        uint32_t half = g->fixed_pages / 2;
-        s->spans[group].end = g->fixed_pages;
-        uint32_t block = cached ? index_find(kv, s->chain, cached / kv->block_tokens - 1) : NONE;
-        for (uint32_t i = 0; cached && i < half; i++)
-            name_page(kv, slot, group, i, block_places(kv, block)[kv->places[group] + i], changes);
+    struct kv_span span = cached_span(kv, group, cached);
+    if (!is_recurrent(kv, group)) {
+        for (uint32_t i = span.begin; i < span.end; i++)
+            name_page(kv, slot, group, i, index_page(kv, s->chain, group, i, cached), changes);
+        s->spans[group] = span;
         return;
     }
-    uint32_t per_block = kv->block_tokens / g->tokens_per_page;
-    struct kv_span span = {first_kept(g, cached), cached / g->tokens_per_page};
-    s->spans[group] = span;
-    for (uint32_t i = span.begin; i < span.end; i++) {
-        uint32_t block = index_find(kv, s->chain, i / per_block);
-        uint32_t place = kv->places[group] + i % per_block;
-        name_page(kv, slot, group, i, block_places(kv, block)[place], changes);
-    }
+    uint32_t block = cached ? index_find(kv, s->chain, cached / kv->block_tokens - 1) : NONE;
+    for (uint32_t i = 0; i < span.end; i++)
+        name_page(kv, slot, group, i, block_names(kv, block)[kv->places[group] + i].page, changes);
+    s->spans[group].end = kv->config.groups[group].fixed_pages;
 }
 
 uint32_t kv_match_pages(const struct kv *kv, const struct kv_chain *chain, uint32_t cached)
 {
     uint32_t n = 0;
     for (uint32_t group = 0; group < kv->config.n_groups; group++) {
-        const struct kv_group_config *g = &kv->config.groups[group];
-        uint32_t per_block = g->tokens_per_page ? kv->block_tokens / g->tokens_per_page : 1;
-        uint32_t end = g->tokens_per_page ? cached / g->tokens_per_page : 0;
-        for (uint32_t i = first_kept(g, cached); i < end; i++) {
-            uint32_t block = index_find(kv, chain, i / per_block);
-            n += kv->pages[block_places(kv, block)[kv->places[group] + i % per_block]].count == 1;
-        }
+        struct kv_span span = cached_span(kv, group, cached);
+        uint32_t whole = cached >> kv->shifts[group];
+        for (uint32_t i = span.begin; i < span.end; i++)
+            n += is_recurrent(kv, group) || i == whole ||
+                 kv->pages[index_page(kv, chain, group, i, cached)].count == 0;
     }
-    return n + (cached ? kv_state_pages(kv) : 0);
+    return n;
 }
 
 enum status kv_open(struct kv *kv, uint32_t slot, struct kv_chain *chain,
@@ -269,11 +268,10 @@ enum status kv_open(struct kv *kv, uint32_t slot, struct kv_chain *chain,
 {
     if (slot >= kv->config.n_slots || kv->slots[slot].open)
         return error_set(err, STATUS_INTERNAL, "kv: slot %u cannot be opened", slot);
-    uint64_t writes = match->cached ? kv_state_pages(kv) : 0;
+    uint64_t writes = 0;
     for (uint32_t i = 0; i < kv->config.n_groups; i++) {
-        const struct kv_group_config *g = &kv->config.groups[i];
-        if (g->tokens_per_page)
-            writes += match->cached / g->tokens_per_page - first_kept(g, match->cached);
+        struct kv_span span = cached_span(kv, i, match->cached);
+        writes += span.end - span.begin;
     }
     if (writes > changes->max_writes - changes->n_writes)
         return error_set(err, STATUS_LIMIT, "kv: %llu table writes to open a slot",
@@ -281,6 +279,7 @@ enum status kv_open(struct kv *kv, uint32_t slot, struct kv_chain *chain,
     struct kv_slot *s = &kv->slots[slot];
     *s = (struct kv_slot){.open = true,
                           .length = match->cached,
+                          .before = NONE,
                           .published = match->cached / kv->block_tokens,
                           .branch = match->branch,
                           .chain = chain};
@@ -307,7 +306,8 @@ enum status kv_fork(struct kv *kv, uint32_t from, uint32_t to, struct kv_chain *
                          (unsigned long long)writes);
     kv->slots[to] = *a;
     kv->slots[to].chain = chain;
-    kv->slots[to].announced = 0;
+    kv->slots[to].announced = kv->slots[to].answer = 0;
+    kv->slots[to].before = NONE;
     for (uint32_t g = 0; g < kv->config.n_groups; g++) {
         uint32_t half = kv->config.groups[g].fixed_pages / 2;
         for (uint32_t i = a->spans[g].begin; i < a->spans[g].end; i++) {
@@ -327,10 +327,12 @@ struct need {
     uint64_t pages, copies, released;
 };
 
-/* Once this name is gone, the page can be had. */
-static bool last_name(const struct kv *kv, uint32_t page)
+/* May the slot that names the page write it from position `length` on? */
+static bool is_own(const struct kv *kv, uint32_t group, uint32_t page, uint32_t length)
 {
-    return kv->pages[page].count - (kv->pages[page].block != NONE) == 1;
+    const struct kv_page *p = &kv->pages[page];
+    uint32_t tokens = kv->config.groups[group].tokens_per_page;
+    return p->count == 1 && p->filled <= (tokens ? length & (tokens - 1) : 0);
 }
 
 static bool must_copy(const struct kv *kv, const struct kv_slot *s, uint32_t slot, uint32_t group,
@@ -338,7 +340,7 @@ static bool must_copy(const struct kv *kv, const struct kv_slot *s, uint32_t slo
 {
     uint32_t tokens = kv->config.groups[group].tokens_per_page;
     return length > s->length && s->length % tokens &&
-           kv->pages[kv_row(kv, slot, group)[s->length / tokens]].count > 1;
+           !is_own(kv, group, kv_row(kv, slot, group)[s->length / tokens], s->length);
 }
 
 static struct need count_group(const struct kv *kv, uint32_t slot, uint32_t group, uint32_t length,
@@ -351,9 +353,9 @@ static struct need count_group(const struct kv *kv, uint32_t slot, uint32_t grou
     if (g->tokens_per_page == 0) {
         uint32_t half = g->fixed_pages / 2, at = (1 - s->state) * half;
         for (uint32_t i = at; length > s->length && i < at + half; i++) {
-            bool replace = row[i] == NONE || kv->pages[row[i]].count > 1;
+            bool replace = row[i] == NONE || !is_own(kv, group, row[i], 0);
             need.pages += replace;
-            need.released += replace && row[i] != NONE && last_name(kv, row[i]);
+            need.released += replace && row[i] != NONE && kv->pages[row[i]].count == 1;
         }
         return need;
     }
@@ -361,8 +363,27 @@ static struct need count_group(const struct kv *kv, uint32_t slot, uint32_t grou
     need.copies = must_copy(kv, s, slot, group, length);
     need.pages = need.copies + (end > s->spans[group].end ? end - s->spans[group].end : 0);
     for (uint32_t i = s->spans[group].begin; i < first_kept(g, keep_from); i++)
-        need.released += last_name(kv, row[i]);
+        need.released += kv->pages[row[i]].count == 1;
     return need;
+}
+
+/* Where pages are short, what the index alone has of a page that the slot is to write is forgotten,
+ * so that it need not be copied. */
+static bool claim(struct kv *kv, uint32_t slot)
+{
+    const struct kv_slot *s = &kv->slots[slot];
+    bool any = false;
+    for (uint32_t group = 0; group < kv->config.n_groups; group++) {
+        uint32_t tokens = kv->config.groups[group].tokens_per_page;
+        if (tokens == 0 || s->length % tokens == 0)
+            continue;
+        uint32_t page = kv_row(kv, slot, group)[s->length / tokens];
+        if (kv->pages[page].count > 1 || is_own(kv, group, page, s->length))
+            continue;
+        index_forget(kv, page, s->length % tokens);
+        any = true;
+    }
+    return any;
 }
 
 static enum status check_extend(const struct kv *kv, uint32_t slot, uint32_t length,
@@ -414,7 +435,7 @@ static void release_old(struct kv *kv, uint32_t slot, uint32_t group, uint32_t l
     }
     uint32_t half = g->fixed_pages / 2, at = (1 - s->state) * half;
     for (uint32_t i = at; length > s->length && i < at + half; i++)
-        if (row[i] != NONE && kv->pages[row[i]].count > 1)
+        if (row[i] != NONE && !is_own(kv, group, row[i], 0))
             pool_release(kv, &row[i]);
 }
 
@@ -459,10 +480,17 @@ static bool extends_in_place(const struct kv *kv, uint32_t slot, uint32_t keep_f
             return false;
         }
         for (uint32_t i = from; i < to; i++)
-            if (row[i] == NONE || kv->pages[row[i]].count != 1)
+            if (row[i] == NONE || !is_own(kv, group, row[i], s->length))
                 return false;
     }
     return true;
+}
+
+static void advance(struct kv_slot *s, uint32_t length)
+{
+    s->before = s->length;
+    s->length = length;
+    s->state = 1 - s->state;
 }
 
 enum status kv_extend(struct kv *kv, uint32_t slot, uint32_t length, uint32_t keep_from,
@@ -473,33 +501,33 @@ enum status kv_extend(struct kv *kv, uint32_t slot, uint32_t length, uint32_t ke
     struct kv_slot *s = &kv->slots[slot];
     keep_from = keep_from < s->length ? keep_from : s->length;
     if (length == s->length + 1 && extends_in_place(kv, slot, keep_from)) {
-        s->length = length;
-        s->state = 1 - s->state;
+        advance(s, length);
         return STATUS_OK;
     }
     enum status status = check_extend(kv, slot, length, keep_from, changes, err);
+    if (status == STATUS_MEMORY && claim(kv, slot))
+        status = check_extend(kv, slot, length, keep_from, changes, err);
     if (status != STATUS_OK)
         return status;
     for (uint32_t group = 0; group < kv->config.n_groups; group++)
         release_old(kv, slot, group, length, keep_from);
     for (uint32_t group = 0; group < kv->config.n_groups; group++)
         grow(kv, slot, group, length, changes);
-    if (length > s->length) {
-        s->length = length;
-        s->state = 1 - s->state;
-    }
+    if (length > s->length)
+        advance(s, length);
     return STATUS_OK;
 }
 
 /* ---- publishing ------------------------------------------------------------------------------- */
 
+/* Within a prompt: every so many tokens, at its end, and where others part from it. */
 static bool checkpoint_wanted(const struct kv *kv, const struct kv_slot *s, uint32_t position)
 {
     const struct kv_chain *chain = s->chain;
-    uint32_t number = position / kv->block_tokens - 1;
-    uint32_t last = (chain->n_prompt - 1) / kv->block_tokens * kv->block_tokens;
-    if (position % kv->checkpoint_every == 0 || position == last || position == s->branch)
+    uint32_t last = (chain->n_prompt - 1) / kv->hit_tokens * kv->hit_tokens;
+    if (position % kv->config.checkpoint_every == 0 || position == last || position == s->branch)
         return true;
+    uint32_t number = position / kv->block_tokens - 1;
     uint32_t block = number < chain->n_keys ? index_find(kv, chain, number) : NONE;
     return block != NONE && kv->blocks[block].wants_state;
 }
@@ -509,64 +537,59 @@ uint32_t kv_cut(const struct kv *kv, uint32_t slot, uint32_t from, uint32_t to)
     const struct kv_slot *s = &kv->slots[slot];
     if (!kv->any_state || kv->n_blocks == 0)
         return to;
-    for (uint32_t b = from / kv->block_tokens + 1; (uint64_t)b * kv->block_tokens < to; b++)
-        if (checkpoint_wanted(kv, s, b * kv->block_tokens))
-            return b * kv->block_tokens;
+    for (uint32_t at = from - from % kv->hit_tokens + kv->hit_tokens; at < to; at += kv->hit_tokens)
+        if (checkpoint_wanted(kv, s, at))
+            return at;
     return to;
 }
 
-static void keep_page(struct kv *kv, uint32_t block, uint32_t place, uint32_t page)
-{
-    if (page == NONE || kv->pages[page].block != NONE || block_places(kv, block)[place] != NONE)
-        return;
-    block_places(kv, block)[place] = page;
-    kv->pages[page].count++;
-    kv->pages[page].block = block;
-    kv->pages[page].place = place;
-    kv->n_state_pages += place >= kv->n_kv_places;
-}
-
+/* The block keeps the state at its end, if one of the slot's two is that. Of an answer only the newest
+ * is kept: the next turn goes on from there. */
 static void keep_state(struct kv *kv, uint32_t slot, uint32_t block)
 {
-    uint32_t n = kv_state_pages(kv);
+    struct kv_slot *s = &kv->slots[slot];
+    uint32_t end = kv->blocks[block].end, n = kv_state_pages(kv);
+    bool answer = end > s->chain->n_prompt;
+    if ((end != s->length && end != s->before) || end % kv->hit_tokens ||
+        !(answer || checkpoint_wanted(kv, s, end)))
+        return;
+    uint32_t older = s->answer ? index_find(kv, s->chain, s->answer / kv->block_tokens - 1) : NONE;
+    if (older != NONE)
+        index_forget_state(kv, older);
+    s->answer = answer ? end : 0;
     while (kv->n_state_pages + n > kv->config.checkpoint_pages) {
         if (kv->kept[1].first == NONE)
             return;
-        index_evict(kv, kv->kept[1].first);
+        index_forget(kv, kv->kept[1].first, 0);
     }
     for (uint32_t g = 0; g < kv->config.n_groups; g++) {
         uint32_t half = is_recurrent(kv, g) ? kv->config.groups[g].fixed_pages / 2 : 0;
-        const uint32_t *row = kv_row(kv, slot, g) + kv->slots[slot].state * half;
+        const uint32_t *row = kv_row(kv, slot, g);
+        row += end == s->length ? s->state * half : (1 - s->state) * half;
         for (uint32_t i = 0; i < half; i++)
-            keep_page(kv, block, kv->places[g] + i, row[i]);
+            index_name(kv, block, kv->places[g] + i, row[i]);
     }
 }
 
 static void publish(struct kv *kv, uint32_t slot, uint32_t number)
 {
     struct kv_slot *s = &kv->slots[slot];
-    uint32_t end = (number + 1) * kv->block_tokens;
-    bool state = kv->any_state && end == s->length && checkpoint_wanted(kv, s, end);
     uint32_t block = index_find(kv, s->chain, number);
     if (block == NONE)
         block = index_add(kv, s->chain, number, NONE);
     if (block == NONE)
         return;
-    kv->blocks[block].owner = NONE;
-    kv->blocks[block].wants_state = false;
-    for (uint32_t g = 0; g < kv->config.n_groups; g++) {
-        uint32_t tokens = kv->config.groups[g].tokens_per_page;
-        uint32_t n = tokens ? kv->block_tokens / tokens : 0;
-        for (uint32_t i = 0; i < n; i++)
-            keep_page(kv, block, kv->places[g] + i, kv_row(kv, slot, g)[number * n + i]);
-    }
-    if (state && block_places(kv, block)[kv->n_kv_places] == NONE)
+    struct kv_block *b = &kv->blocks[block];
+    struct kv_name *names = block_names(kv, block);
+    for (uint32_t g = 0; g < kv->config.n_groups; g++)
+        if (!is_recurrent(kv, g))
+            index_name(kv, block, kv->places[g],
+                       kv_row(kv, slot, g)[(b->end - 1) >> kv->shifts[g]]);
+    if (kv->any_state && names[kv->n_kv_places].page == NONE)
         keep_state(kv, slot, block);
-    bool empty = true;
-    for (uint32_t i = 0; i < kv->n_places; i++)
-        empty &= block_places(kv, block)[i] == NONE;
-    if (empty)
-        index_drop(kv, block);
+    b->owner = NONE;
+    b->wants_state = false;
+    index_drop_if_empty(kv, block);
 }
 
 void kv_commit(struct kv *kv, uint32_t slot)
@@ -604,6 +627,7 @@ void kv_truncate(struct kv *kv, uint32_t slot, uint32_t length)
             shorten(kv, slot, group,
                     (uint32_t)pages_covering(length, kv->config.groups[group].tokens_per_page));
     s->length = length;
+    s->before = NONE;
     if (s->published > length / kv->block_tokens)
         s->published = length / kv->block_tokens;
 }

@@ -1,7 +1,7 @@
 /*
  * The same request on real models alone, among 31 others, on a cached prefix, after being preempted,
  * cut into any chunks, and as one of several answers: the same tokens, and the same bits of their
- * log-probabilities.
+ * log-probabilities. And how much is reused, for every kind of state.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +12,8 @@
 #define PROMPT 150
 #define ANSWER 100 /* most */
 #define CROWD  31
+#define TURN   (PROMPT + 16 + 24) /* the next turn: what was said, and something new */
+#define BLOCK  16
 
 static uint32_t n_prompt = PROMPT, n_answer = 16;
 
@@ -36,7 +38,7 @@ static sluice_engine *open_engine(const char *model, sluice_engine_options optio
 {
     sluice_engine *engine;
     sluice_error error = {0};
-    options.model = fixture_path(model);
+    options.model = *model == '/' ? model : fixture_path(model);
     options.backend = "cpu";
     options.n_context = 512;
     if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
@@ -223,6 +225,77 @@ static void test_every_kind_of_state(void **state)
     }
 }
 
+static sluice_usage ask(sluice_engine *engine, const int32_t *prompt, uint32_t n,
+                        struct answer *answer)
+{
+    n_prompt = n;
+    sluice_usage usage = read_answers(submit(engine, prompt, 0, 1), answer, 1);
+    n_prompt = PROMPT;
+    return usage;
+}
+
+/* One after the other: what a second and a third with the same 100 tokens reuse, the same prompt once
+ * more, and the next turn of a conversation, which brings question and answer again. Recurrent layers
+ * know where prompts part from the second on. */
+static void reuses_what_is_shared(const char *path, bool recurrent)
+{
+    static struct asked asked[3];
+    static int32_t turn[TURN];
+    struct answer here[2], first;
+    alone(path, asked, 1);
+    sluice_engine *engine = open_engine(path, (sluice_engine_options){0});
+    sluice_model_info info;
+    sluice_engine_info(engine, &info);
+    for (uint32_t i = 1; i < 3; i++)
+        for (uint32_t j = 0; j < PROMPT; j++)
+            asked[i].prompt[j] =
+                j < 100 ? asked[0].prompt[j] : (int32_t)((j * 31 + i * 97) % info.n_vocab);
+    uint32_t cached[5];
+    for (uint32_t i = 0; i < 3; i++)
+        cached[i] = ask(engine, asked[i].prompt, PROMPT, &here[0]).cached_tokens;
+    cached[3] = ask(engine, asked[0].prompt, PROMPT, &first).cached_tokens;
+    same(&asked[0].alone, &first, path, "the second time");
+    memcpy(turn, asked[0].prompt, sizeof asked[0].prompt);
+    memcpy(turn + PROMPT, first.tokens, n_answer * sizeof *turn);
+    for (uint32_t j = PROMPT + n_answer; j < TURN; j++)
+        turn[j] = (int32_t)(j * 53 % info.n_vocab);
+    cached[4] = ask(engine, turn, TURN, &here[0]).cached_tokens;
+    sluice_engine_close(engine);
+    engine = open_engine(path, (sluice_engine_options){.no_prefix_cache = true});
+    ask(engine, turn, TURN, &here[1]);
+    sluice_engine_close(engine);
+    same(&here[1], &here[0], path, "in the next turn");
+    printf("%s: of 100 shared tokens %u and %u are reused, of the same %d %u, of a turn's %u %u\n",
+           path, cached[1], cached[2], PROMPT, cached[3], PROMPT + n_answer - 1, cached[4]);
+    assert_int_equal(cached[0], 0);
+    assert_int_equal(cached[1], recurrent ? 0 : 100 / BLOCK * BLOCK);
+    assert_int_equal(cached[2], 100 / BLOCK * BLOCK);
+    assert_int_equal(cached[3], (PROMPT - 1) / BLOCK * BLOCK);
+    assert_int_equal(cached[4], (PROMPT + n_answer - 1) / BLOCK * BLOCK);
+}
+
+static void test_reuse(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name;
+        bool recurrent;
+    } kinds[] = {
+        {"llama", false},     {"gemma3", false},        {"mistral-swa", false}, {"lfm2", true},
+        {"gemma2", false},    {"deepseek-v2", false},   {"gpt-oss", false},     {"gemma4", false},
+        {"qwen3-next", true}, {"granite-hybrid", true}, {"jamba", true},        {"falcon-h1", true},
+        {"mamba2", true},
+    };
+    for (size_t i = 0; i < (SLOW ? 4 : sizeof kinds / sizeof *kinds); i++) {
+        char path[128];
+        snprintf(path, sizeof path, i < 4 ? "tests/data/arch/hf/%s" : "data/arch/hf/%s",
+                 kinds[i].name);
+        const char *found = i < 4 ? path : fixture_shared(path);
+        if (found)
+            reuses_what_is_shared(found, kinds[i].recurrent);
+    }
+}
+
 static void test_pebble(void **state)
 {
     (void)state;
@@ -233,6 +306,7 @@ static void test_pebble(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reuse),
         cmocka_unit_test(test_every_kind_of_state),
         cmocka_unit_test(test_pebble),
     };

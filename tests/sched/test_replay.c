@@ -38,7 +38,7 @@ static void add_request(uint64_t ns, uint32_t n_prompt, uint32_t n_generate)
     uint32_t n = n_prompt + n_generate;
     *r = (struct request){.arrives_ns = ns, .n_prompt = n_prompt, .n_generate = n_generate};
     r->tokens = calloc(n, sizeof *r->tokens);
-    r->keys = calloc(n / BLOCK + 1, sizeof *r->keys);
+    r->keys = calloc(n / KV_BLOCK_MAX + 1, sizeof *r->keys);
     r->chain = (struct kv_chain){
         .tokens = r->tokens, .keys = r->keys, .n_tokens = n_prompt, .n_prompt = n_prompt};
 }

@@ -83,10 +83,11 @@ static uint32_t draw(struct sim *sim, uint32_t n)
 static void draw_groups(struct sim *sim)
 {
     struct kv_config *k = &sim->kv_config;
+    bool alone = draw(sim, 8) == 0; /* all groups may be recurrent */
     k->n_groups = 1 + draw(sim, MAX_GROUPS);
     for (uint32_t i = 0; i < k->n_groups; i++) {
         struct kv_group_config *g = &k->groups[i];
-        bool recurrent = i > 0 && draw(sim, 2) == 0;
+        bool recurrent = (i > 0 || alone) && draw(sim, 2) == 0;
         g->tokens_per_page = recurrent ? 0 : 1u << draw(sim, 6);
         g->fixed_pages = recurrent ? 2 * (1 + draw(sim, 2)) : 0;
         g->window = recurrent || draw(sim, 2) ? 0 : 1 + draw(sim, 100);
@@ -119,7 +120,7 @@ static void sim_open(struct sim *sim)
     k->alignment = c->alignment;
     k->checkpoint_every = 16 + draw(sim, 100);
     k->checkpoint_pages = draw(sim, 30);
-    k->n_pages = 8 + draw(sim, draw(sim, 2) ? 60 : MAX_PAGES - 8);
+    k->n_pages = draw(sim, 8) ? 8 + draw(sim, draw(sim, 2) ? 60 : MAX_PAGES - 8) : 1 + draw(sim, 3);
     draw_groups(sim);
     sim->ahead = draw(sim, 2);
     sim->timed = draw(sim, 2);

@@ -87,6 +87,10 @@ typedef struct sluice_engine_options {
     uint64_t max_queued_tokens; /* prompt tokens waiting; 0: no limit */
     uint32_t max_key_requests;  /* requests of one key in work or waiting; 0: no limit */
     sluice_ahead plan_ahead;
+    /* A folder in which the CPU's packed weights are kept, so that the next start maps them instead
+     * of packing; NULL: none. Files of all models there take at most this many bytes; 0: 32 GiB. */
+    const char *packed_cache;
+    uint64_t packed_cache_size;
 } sluice_engine_options;
 
 sluice_status sluice_engine_open(const sluice_engine_options *options, sluice_engine **engine,

@@ -39,7 +39,7 @@ extern "C" {
 
 #define BACKEND_IN_FLIGHT        2
 #define BACKEND_TOP_LOGPROBS_MAX 20
-#define BACKEND_ABI              4 /* raised with any change a plugin can see */
+#define BACKEND_ABI              5 /* raised with any change a plugin can see */
 
 struct backend;
 struct op_observer;
@@ -59,6 +59,10 @@ struct backend_config {
     bool exact;         /* float32 activations, accumulation and K/V */
     bool batch_invariant;
     enum backend_ahead ahead; /* accelerators always compute by themselves */
+    /* Folder in which weights stay packed from one start to the next, read during open() only, and
+     * bytes of all its files (0: 32 GiB); NULL: none. Backends that pack nothing on the host ignore it. */
+    const char *packed_cache;
+    uint64_t packed_cache_bytes;
 };
 
 /* What a device offers, for placement and page pool sizing. */

@@ -41,8 +41,10 @@ struct bench_config {
     uint32_t step_rows; /* rows of one forward pass of a prompt */
     double seconds;     /* to spend on each figure, about */
     bool exact;
-    bool profile;       /* also where the time of a step goes */
-    bool shuffle_pages; /* sequences' pages lie in random order in the pool */
+    bool profile;               /* also where the time of a step goes */
+    bool shuffle_pages;         /* sequences' pages lie in random order in the pool */
+    const char *packed_cache;   /* folder of packed weights; NULL: none */
+    uint64_t packed_cache_size; /* 0: the default */
     void (*progress)(void *context, double fraction, const char *what); /* may be NULL */
     void *progress_context;
 };

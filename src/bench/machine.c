@@ -195,8 +195,11 @@ static enum status make_steps(struct machine *m, struct error *err)
 enum status machine_open(struct machine *m, const struct bench_config *config, struct error *err)
 {
     *m = (struct machine){.config = config, .random = 0x9e3779b97f4a7c15u};
-    struct backend_config backend = {
-        .n_threads = config->n_threads, .exact = config->exact, .batch_invariant = true};
+    struct backend_config backend = {.n_threads = config->n_threads,
+                                     .exact = config->exact,
+                                     .batch_invariant = true,
+                                     .packed_cache = config->packed_cache,
+                                     .packed_cache_bytes = config->packed_cache_size};
     enum status status = backend_find(config->backend, &m->api, NULL, err);
     if (status == STATUS_OK)
         status = model_open(config->model, &m->model, err);

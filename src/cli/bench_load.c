@@ -76,6 +76,8 @@ static enum status open_engine(const struct bench_load_flags *flags, const char 
         .model = model,
         .backend = flags->backend,
         .n_threads = flags->n_threads,
+        .packed_cache = flags->packed_cache,
+        .packed_cache_size = flags->packed_cache_size,
         .n_context = flags->n_context                               ? flags->n_context
                      : config->scenario == LOAD_LONG || flags->cold ? PROMPT_ROOM + flags->cold
                                                                     : 0,

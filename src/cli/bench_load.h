@@ -9,8 +9,8 @@ struct bench_load_flags {
     uint32_t requests, prompt_tokens, max_tokens, n_context, n_threads, cold;
     float think, rate;
     bool has_think, as_json, as_markdown;
-    uint64_t seed;
-    const char *backend;
+    uint64_t seed, packed_cache_size;
+    const char *backend, *packed_cache;
 };
 
 /* True where the flags ask for users instead of kernels. */

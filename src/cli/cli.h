@@ -81,6 +81,20 @@ struct option {
             target, NULL                                                                           \
     }
 
+/* Two options: the folder, and its size. */
+#define OPTIONS_OF_PACKED_CACHE(folder, size)                                                      \
+    {"--packed-cache",                                                                             \
+     NULL,                                                                                         \
+     "DIR",                                                                                        \
+     "keep the CPU's packed weights here: the next start maps them",                               \
+     OPTION_TEXT,                                                                                  \
+     folder,                                                                                       \
+     NULL},                                                                                        \
+    {                                                                                              \
+        "--packed-cache-size", NULL, "SIZE", "most that its files take together (32G)",            \
+            OPTION_BYTES, size, NULL                                                               \
+    }
+
 #define OPTIONS_END                                                                                \
     {                                                                                              \
         NULL, NULL, NULL, NULL, OPTION_FLAG, NULL, NULL                                            \

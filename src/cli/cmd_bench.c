@@ -5,11 +5,12 @@
 #include "cli/bench_load.h"
 #include "cli/cli.h"
 
-static const char *model_option, *backend_name, *kv_type;
+static const char *model_option, *backend_name, *kv_type, *packed_cache;
 static const char *prefill = "128,512,2048", *decode = "1,2,4,8,16,32";
 static bool prefill_given, decode_given, context_given;
 static bool exact, as_json, profile, shuffle_pages;
 static uint32_t n_threads, context = BENCH_CONTEXT, step_rows = BENCH_STEP_ROWS;
+static uint64_t packed_cache_size;
 static float seconds = (float)BENCH_SECONDS;
 static struct bench_load_flags load = {.seed = 1};
 
@@ -22,6 +23,7 @@ static const struct option options[] = {
      "tokens before the generated one in each (128); with --users: per request", OPTION_U32,
      &context, &context_given},
     OPTION_OF_THREADS(&n_threads),
+    OPTIONS_OF_PACKED_CACHE(&packed_cache, &packed_cache_size),
     {"--json", NULL, NULL, "the same as JSON", OPTION_FLAG, &as_json, NULL},
     {"--profile", NULL, NULL, "where the time of a step goes, by operation", OPTION_FLAG, &profile,
      NULL},
@@ -95,6 +97,8 @@ static enum status run(const struct arguments *arguments, struct error *err)
         .step_rows = step_rows,
         .seconds = seconds,
         .exact = exact,
+        .packed_cache = packed_cache,
+        .packed_cache_size = packed_cache_size,
         .profile = profile,
         .shuffle_pages = shuffle_pages,
         .progress = terminal_progress,
@@ -108,6 +112,8 @@ static enum status run(const struct arguments *arguments, struct error *err)
         load.as_json = as_json;
         load.n_threads = n_threads;
         load.backend = backend_name;
+        load.packed_cache = packed_cache;
+        load.packed_cache_size = packed_cache_size;
         load.n_context = context_given ? context : 0;
         return bench_load_run(&load, config.model, err);
     }

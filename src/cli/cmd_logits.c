@@ -5,9 +5,10 @@
 
 #include "cli/cli.h"
 
-static const char *ids_option, *out_option, *backend_name, *model_option;
+static const char *ids_option, *out_option, *backend_name, *model_option, *packed_cache;
 static bool exact, hidden;
 static uint32_t chunk, n_threads;
+static uint64_t packed_cache_size;
 
 static const struct option options[] = {
     {"--ids", NULL, "1,2,3", "token ids of the text", OPTION_TEXT, &ids_option, NULL},
@@ -18,6 +19,7 @@ static const struct option options[] = {
     OPTION_OF_BACKEND(&backend_name),
     {"--chunk", NULL, "N", "most tokens per forward pass", OPTION_U32, &chunk, NULL},
     OPTION_OF_THREADS(&n_threads),
+    OPTIONS_OF_PACKED_CACHE(&packed_cache, &packed_cache_size),
     OPTION_OF_MODEL(&model_option),
     OPTIONS_END,
 };
@@ -77,6 +79,8 @@ static enum status run(const struct arguments *arguments, struct error *err)
         .backend = backend_name,
         .n_threads = n_threads,
         .exact = exact,
+        .packed_cache = packed_cache,
+        .packed_cache_size = packed_cache_size,
         .max_sequences = 1,
         .progress = terminal_progress,
     };

@@ -7,10 +7,10 @@
 
 #define TEXT_BYTES_MAX ((size_t)256 << 20)
 
-static const char *backend_name, *model_option, *kv_type;
+static const char *backend_name, *model_option, *kv_type, *packed_cache;
 static bool exact, as_json;
 static uint32_t n_threads, context, stride;
-static uint64_t most_tokens;
+static uint64_t most_tokens, packed_cache_size;
 
 static const struct option options[] = {
     {"--context", "-c", "N", "tokens of a window (512)", OPTION_U32, &context, NULL},
@@ -22,6 +22,7 @@ static const struct option options[] = {
     {"--json", NULL, NULL, "the result as JSON", OPTION_FLAG, &as_json, NULL},
     OPTION_OF_BACKEND(&backend_name),
     OPTION_OF_THREADS(&n_threads),
+    OPTIONS_OF_PACKED_CACHE(&packed_cache, &packed_cache_size),
     OPTION_OF_MODEL(&model_option),
     OPTIONS_END,
 };
@@ -77,6 +78,8 @@ static enum status run(const struct arguments *arguments, struct error *err)
         .n_threads = n_threads,
         .n_context = context,
         .exact = exact,
+        .packed_cache = packed_cache,
+        .packed_cache_size = packed_cache_size,
         .kv_type = kv_type,
         .max_sequences = 1,
         .progress = terminal_progress,

@@ -17,8 +17,8 @@
 static struct {
     const char *model, *backend, *system, *template_file;
     uint32_t max_tokens, context, n_threads;
-    const char *kv_type;
-    uint64_t kv_memory;
+    const char *kv_type, *packed_cache;
+    uint64_t kv_memory, packed_cache_size;
     bool raw, exact, think, no_think, quiet;
 } flags;
 
@@ -39,6 +39,7 @@ static const struct option options[] = {
     OPTION_OF_KV_TYPE(&flags.kv_type),
     OPTION_OF_BACKEND(&flags.backend),
     OPTION_OF_THREADS(&flags.n_threads),
+    OPTIONS_OF_PACKED_CACHE(&flags.packed_cache, &flags.packed_cache_size),
     OPTION_OF_EXACT(&flags.exact),
     {"--quiet", "-q", NULL, "no statistics line", OPTION_FLAG, &flags.quiet, NULL},
     SAMPLING_OPTIONS,
@@ -98,6 +99,8 @@ static enum status open_engine(const char *path, const char *chat_template, slui
         .kv_memory = flags.kv_memory,
         .kv_type = flags.kv_type,
         .exact = flags.exact,
+        .packed_cache = flags.packed_cache,
+        .packed_cache_size = flags.packed_cache_size,
         .chat_template = chat_template,
         .progress = terminal_progress,
     };

@@ -30,10 +30,11 @@
 
 static struct {
     const char *model, *folder, *backend, *host, *template_file, *kv_type, *keep_alive;
+    const char *packed_cache;
     const char *listen[LIST_MAX], *aliases[LIST_MAX], *keys[LIST_MAX], *hosts[LIST_MAX];
     size_t n_listen, n_aliases, n_keys, n_hosts;
     uint32_t port, context, n_threads, sequences, max_tokens, max_gap, max_queued, max_of_key;
-    uint64_t kv_memory, memory, max_queued_tokens;
+    uint64_t kv_memory, memory, max_queued_tokens, packed_cache_size;
     sluice_sampling sampling;
     bool has_port;
     bool strict, insecure, quiet, ollama, demo, no_prefix_cache, reproducible;
@@ -77,6 +78,7 @@ static const struct option options[] = {
     {"--parallel", "-np --max-num-seqs", "N", "answers that run at once (64)", OPTION_U32,
      &flags.sequences, NULL},
     OPTION_OF_THREADS(&flags.n_threads),
+    OPTIONS_OF_PACKED_CACHE(&flags.packed_cache, &flags.packed_cache_size),
     OPTION_OF_KV_MEMORY(&flags.kv_memory),
     OPTION_OF_KV_TYPE(&flags.kv_type),
     {"--max-queued", NULL, "N", "requests in work or waiting, per model (1024)", OPTION_U32,
@@ -226,6 +228,8 @@ static enum status create_set(const struct served_models *list, const char *chat
                 .max_queued = flags.max_queued,
                 .max_queued_tokens = flags.max_queued_tokens,
                 .max_key_requests = flags.max_of_key,
+                .packed_cache = flags.packed_cache,
+                .packed_cache_size = flags.packed_cache_size,
             },
         .memory = choose_memory(list->count),
         .keep_alive_ms = list->count == 1 ? -1 : 0,

@@ -51,6 +51,8 @@ static enum status open_backend(sluice_engine *engine, const sluice_engine_optio
         .ahead = options->plan_ahead == SLUICE_AHEAD_ALWAYS  ? BACKEND_AHEAD_ALWAYS
                  : options->plan_ahead == SLUICE_AHEAD_NEVER ? BACKEND_AHEAD_NEVER
                                                              : BACKEND_AHEAD_AUTO,
+        .packed_cache = options->packed_cache,
+        .packed_cache_bytes = options->packed_cache_size,
     };
     struct hardware *hw = calloc(1, sizeof *hw);
     if (!hw)

@@ -340,6 +340,32 @@ static void logits_are_raw_floats(void **state)
     expect_failure(run(NULL, "logits", PEBBLE, "--ids", "1,4096", "--out", path, NULL), 2, "4096");
 }
 
+/* The first start packs and keeps, the second maps what was kept: the same bytes. */
+static void packed_weights_are_kept(void **state)
+{
+    (void)state;
+    char path[4096], cache[4096];
+    snprintf(cache, sizeof cache, "%s/packed", fixture_scratch());
+    struct buf rows[3];
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/kept-%d.f32", fixture_scratch(), i);
+        if (i == 0)
+            expect_output(run(NULL, "logits", PEBBLE, "--ids", "1,2,3", "--out", path, NULL), "");
+        else
+            expect_output(run(NULL, "logits", PEBBLE, "--ids", "1,2,3", "--out", path,
+                              "--packed-cache", cache, "--packed-cache-size", "1G", NULL),
+                          "");
+        rows[i] = fixture_read(path);
+        assert_true(rows[i].len == rows[0].len);
+        assert_memory_equal(rows[i].data, rows[0].data, rows[0].len);
+    }
+    for (int i = 0; i < 3; i++)
+        buf_release(&rows[i]);
+    expect_failure(run(NULL, "logits", PEBBLE, "--ids", "1", "--out", path, "--packed-cache-size",
+                       "much", NULL),
+                   2, "--packed-cache-size");
+}
+
 static json_t *parse(const struct outcome *o)
 {
     json_error_t error;
@@ -431,6 +457,7 @@ int main(void)
         cmocka_unit_test(cut_model_is_a_model_error),
         cmocka_unit_test(tokenize_and_back),
         cmocka_unit_test(logits_are_raw_floats),
+        cmocka_unit_test(packed_weights_are_kept),
         cmocka_unit_test(machine_readable_output),
         cmocka_unit_test(renders_templates),
     };

@@ -1,5 +1,6 @@
 #include "fixture.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,6 +62,20 @@ const char *fixture_scratch_file(const char *name)
     char *path = paths[next++ % 8];
     snprintf(path, sizeof paths[0], "%s/%s", fixture_scratch(), name);
     return path;
+}
+
+void fixture_remove_folder(const char *path)
+{
+    char file[4096];
+    DIR *dir = opendir(path);
+    for (struct dirent *entry; dir && (entry = readdir(dir)) != NULL;)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            snprintf(file, sizeof file, "%s/%s", path, entry->d_name);
+            unlink(file);
+        }
+    if (dir)
+        closedir(dir);
+    rmdir(path);
 }
 
 void assert_ok_(enum status status, const struct error *err, const char *file, int line)

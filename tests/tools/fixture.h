@@ -31,6 +31,8 @@ struct buf fixture_read(const char *path);
 const char *fixture_scratch(void);
 /* Path of a file in it. Same storage rule as fixture_path(). */
 const char *fixture_scratch_file(const char *name);
+/* Removes a folder and the files in it, if it is there; for large scratch files. */
+void fixture_remove_folder(const char *path);
 /* Asserts STATUS_OK, printing the error message otherwise. */
 void assert_ok_(enum status status, const struct error *err, const char *file, int line);
 #define assert_ok(status, err) assert_ok_((status), (err), __FILE__, __LINE__)

@@ -51,6 +51,8 @@ static enum status cpu_open(const struct backend_config *config, struct backend 
         free(backend);
         return status;
     }
+    kept_open(backend);
+    backend->config.packed_cache = NULL; /* the caller's */
     *out = &backend->base;
     return STATUS_OK;
 }
@@ -333,6 +335,10 @@ static enum status cpu_wait(struct backend *base, uint64_t ticket, struct error 
         return error_set(err, STATUS_INTERNAL, "ticket %llu was never submitted",
                          (unsigned long long)ticket);
     cpu_finish(backend, ticket);
+    if (kept_damaged(backend))
+        return error_set(err, STATUS_DISK,
+                         "the file of packed weights was cut short or became unreadable while in "
+                         "use; open the model again");
     return STATUS_OK;
 }
 

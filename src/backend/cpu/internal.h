@@ -20,6 +20,8 @@
 #include "backend/observe.h"
 #include "base/threads.h"
 
+struct kept;
+
 struct placed_weight {
     const struct weight *weight;        /* the program's */
     const struct weight_kernel *kernel; /* on the rows of the file; NULL where packed */
@@ -27,7 +29,7 @@ struct placed_weight {
     /* Packed matrices: [count] parts of whole panels. NULL, NULL, NULL otherwise. */
     const struct packed_kernel *packed;
     const struct packed_layout *layout;
-    uint8_t *panels;
+    const uint8_t *panels;
     uint64_t panel_bytes, part_bytes;
     float *values; /* owned; the only row as floats (vectors, constants); NULL if there are more */
     struct placed_weight *next; /* all of the backend's */
@@ -94,6 +96,7 @@ struct cpu_backend {
     uint32_t n_threads;
     struct placed_weight *weights;
     struct packed_chunk *chunks; /* memory of packed matrices */
+    struct kept *kept;           /* owned; the file instead, or to be; NULL: neither */
     act_quantise *quantise;
     struct loaded_program *programs;
     bool allocated;
@@ -251,9 +254,22 @@ bool plan_inputs(struct loaded_program *p);
 /* walk.c: which operations run on without a barrier; after plan_inputs(). */
 void plan_barriers(struct loaded_program *p);
 
-/* pack.c: fills placed->panels by all threads. */
-enum status cpu_pack(struct cpu_backend *backend, struct placed_weight *placed, struct error *err);
+/* pack.c: sets placed->panels, from a file that keeps them or by packing with all threads. */
+enum status cpu_pack(struct cpu_backend *backend, const struct program *program, uint32_t weight,
+                     struct placed_weight *placed, struct error *err);
 void cpu_release_packed(struct cpu_backend *backend);
+
+/* kept.c: packed weights in files. Does nothing unless the configuration names a folder; what goes
+ * wrong is logged. */
+void kept_open(struct cpu_backend *backend);
+void kept_close(struct cpu_backend *backend); /* waits for what is being written */
+/* Panels of a weight that packed_kernel_for() has a kernel for; NULL: to be packed, and then told of. */
+const uint8_t *kept_find(struct cpu_backend *backend, const struct program *program,
+                         uint32_t weight);
+void kept_add(struct cpu_backend *backend, const struct program *program, uint32_t weight,
+              const uint8_t *panels);
+/* The file was cut short while in use. */
+bool kept_damaged(const struct cpu_backend *backend);
 
 void cpu_embed(const struct worker *w, const struct op_embed *op);
 void cpu_position(const struct worker *w, const struct op_position *op);
@@ -309,6 +325,9 @@ void cpu_enqueue(struct cpu_backend *backend, const struct cpu_job *job);
 void cpu_finish(struct cpu_backend *backend, uint64_t ticket); /* waits until it has completed */
 
 /* load.c: weights and programs. */
+/* The kernel that a weight is packed for; NULL: it stays as it is in the file. */
+const struct packed_kernel *packed_kernel_for(const struct cpu_backend *backend,
+                                              const struct program *program, uint32_t weight);
 enum status cpu_place(struct backend *backend, const struct program *program, uint32_t weight,
                       struct placed_weight **out, struct error *err);
 enum status cpu_load(struct backend *backend, const struct program *program,

@@ -29,8 +29,8 @@ void *cpu_memory(uint64_t count, uint64_t size)
 /* ---- weights ----------------------------------------------------------------------------------- */
 
 /* Whether and with what: fast mode packs matrices of whole blocks. */
-static const struct packed_kernel *packed_kernel_for(const struct cpu_backend *backend,
-                                                     const struct program *program, uint32_t weight)
+const struct packed_kernel *packed_kernel_for(const struct cpu_backend *backend,
+                                              const struct program *program, uint32_t weight)
 {
     const struct weight *w = &program->weights[weight];
     const struct packed_layout *layout = packed_layout(w->type);
@@ -48,7 +48,7 @@ static enum status place_matrix(struct cpu_backend *backend, const struct progra
     placed->packed = packed_kernel_for(backend, program, weight);
     if (placed->packed) {
         placed->layout = packed_layout(w->type);
-        return cpu_pack(backend, placed, err);
+        return cpu_pack(backend, program, weight, placed, err);
     }
     placed->kernel = kernel_for_weights(w->type);
     if (!placed->kernel)
@@ -107,6 +107,7 @@ static void free_program(struct loaded_program *p)
 
 void cpu_unload(struct cpu_backend *backend)
 {
+    kept_close(backend);
     while (backend->weights) {
         struct placed_weight *next = backend->weights->next;
         free(backend->weights->values);

@@ -5,7 +5,8 @@
  * every byte once, and with small pages the walk of page tables would be a tenth of that. Chunks are
  * filled front to back, so that no more than the end of the last one is resident for nothing. All
  * threads pack, each its own panels; the pages of the file just read are given back to the system as
- * it goes, so that a model is not in memory twice.
+ * it goes, so that a model is not in memory twice. Matrices that an earlier start has kept (kept.c)
+ * are not packed at all: their panels lie in a mapped file.
  */
 #if defined(__linux__)
 #define _GNU_SOURCE /* MADV_HUGEPAGE */
@@ -88,9 +89,15 @@ void cpu_release_packed(struct cpu_backend *backend)
 
 #define PANELS_AT_ONCE 16 /* between giving pages back */
 
+struct packing {
+    const struct placed_weight *placed;
+    uint8_t *panels;
+};
+
 static void pack_panels(void *context, uint32_t index, uint32_t n_threads)
 {
-    const struct placed_weight *placed = context;
+    const struct packing *packing = context;
+    const struct placed_weight *placed = packing->placed;
     const struct weight *w = placed->weight;
     uint64_t panels = (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS;
     size_t begin, end;
@@ -102,7 +109,7 @@ static void pack_panels(void *context, uint32_t index, uint32_t n_threads)
         uint32_t n = w->n_rows - row < PANEL_ROWS ? w->n_rows - row : PANEL_ROWS;
         const uint8_t *rows = (const uint8_t *)w->parts[part] + row * placed->row_bytes;
         packed_write(placed->layout, rows, placed->row_bytes, n, w->n_cols,
-                     placed->panels + p * placed->panel_bytes);
+                     packing->panels + p * placed->panel_bytes);
         /* Runs of neighbouring rows: parts need not follow each other. */
         if (pending && first + pending == rows) {
             pending += n * placed->row_bytes;
@@ -118,7 +125,8 @@ static void pack_panels(void *context, uint32_t index, uint32_t n_threads)
     }
 }
 
-enum status cpu_pack(struct cpu_backend *backend, struct placed_weight *placed, struct error *err)
+enum status cpu_pack(struct cpu_backend *backend, const struct program *program, uint32_t weight,
+                     struct placed_weight *placed, struct error *err)
 {
     const struct weight *w = placed->weight;
     uint64_t panels = (w->n_rows + PANEL_ROWS - 1) / PANEL_ROWS, bytes;
@@ -126,10 +134,15 @@ enum status cpu_pack(struct cpu_backend *backend, struct placed_weight *placed, 
     placed->part_bytes = panels * placed->panel_bytes;
     if (!checked_mul_u64(placed->part_bytes, w->count, &bytes))
         return error_set(err, STATUS_MEMORY, "%s is too large", w->name);
-    placed->panels = chunk_memory(backend, bytes);
-    if (!placed->panels)
+    placed->panels = kept_find(backend, program, weight);
+    if (placed->panels)
+        return STATUS_OK;
+    struct packing packing = {.placed = placed, .panels = chunk_memory(backend, bytes)};
+    if (!packing.panels)
         return error_set(err, STATUS_MEMORY, "out of memory while packing %s (%llu bytes)", w->name,
                          (unsigned long long)bytes);
-    thread_pool_run(backend->pool, pack_panels, placed);
+    thread_pool_run(backend->pool, pack_panels, &packing);
+    placed->panels = packing.panels;
+    kept_add(backend, program, weight, placed->panels);
     return STATUS_OK;
 }

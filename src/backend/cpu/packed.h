@@ -12,7 +12,8 @@
  * has the bytes of the file's, with rows rounded up to whole panels by zeros, and a row can be taken
  * out again (embedding tables that are also output matrices). The words are also what AMX tiles and
  * VNNI instructions want, so there is one layout for all of them. Rejected: layouts per instruction
- * set with widened scales (2 to 6 % more bytes to read for nothing).
+ * set with widened scales (2 to 6 % more bytes to read for nothing). Panels are kept in files
+ * (sidecar.h): any change of what is in one raises SIDECAR_VERSION.
  *
  * Activations are quantised per row, in blocks of 256 columns, with one scale per 256 (K-quants: the
  * weights' scales are integers within 256 columns, so is the whole sum) or per 32 columns (the simple

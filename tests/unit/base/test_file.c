@@ -8,9 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "fixture.h"
 
@@ -61,6 +64,72 @@ static void test_empty(void **state)
     struct mapped_file *file = map(write_pattern("empty", 0));
     assert_int_equal(mapped_file_size(file), 0);
     assert_non_null(mapped_file_data(file));
+    mapped_file_close(file);
+}
+
+static void test_find(void **state)
+{
+    (void)state;
+    const char *path = write_pattern("found", 3 * page);
+    struct mapped_file *file = map(path), *other = map(write_pattern("beside", page));
+    const uint8_t *data = mapped_file_data(file);
+    uint64_t offset = 1;
+    assert_ptr_equal(mapped_file_find(data, 3 * page, &offset), file);
+    assert_int_equal(offset, 0);
+    assert_ptr_equal(mapped_file_find(data + 5000, 100, &offset), file);
+    assert_int_equal(offset, 5000);
+    assert_ptr_equal(mapped_file_find(mapped_file_data(other), 1, &offset), other);
+    assert_null(mapped_file_find(data, 3 * page + 1, &offset)); /* reaches out of it */
+    assert_null(mapped_file_find(data, UINT64_MAX, &offset));
+    assert_null(mapped_file_find(&offset, 8, &offset));
+    mapped_file_close(other);
+    mapped_file_close(file);
+}
+
+/* Larger than a large page, so that it is put where one could be mapped. */
+static void test_large(void **state)
+{
+    (void)state;
+    size_t n = ((size_t)2 << 20) + 12345;
+    struct mapped_file *file = map(write_pattern("large", n));
+    mapped_file_expect_reading(file);
+    assert_int_equal((uintptr_t)mapped_file_data(file) % ((size_t)2 << 20), 0);
+    for (size_t i = 0; i < n; i += 997)
+        assert_int_equal(touch(file, i), i % 251 + 1);
+    mapped_file_close(file);
+}
+
+/* Any write shows, also where the time of modification is put back. */
+static void test_identity(void **state)
+{
+    (void)state;
+    bool settled;
+    uint64_t begin = clock_now_ns();
+    const char *path = write_pattern("identity", 5000);
+    struct mapped_file *file = map(path);
+    bool young = clock_now_ns() - begin < 40000000; /* unless this machine is that busy */
+    struct file_identity first = mapped_file_identity(file, &settled), second;
+    assert_false(young && settled);
+    assert_int_equal(first.size, 5000);
+    mapped_file_close(file);
+    nanosleep(&(struct timespec){.tv_nsec = 120000000}, NULL);
+    file = map(path);
+    second = mapped_file_identity(file, &settled);
+    assert_true(settled);
+    assert_memory_equal(&first, &second, sizeof first);
+    mapped_file_close(file);
+
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0 && pwrite(fd, "x", 1, 100) == 1);
+    const struct timespec before = {.tv_sec = (time_t)(first.modified_ns / 1000000000),
+                                    .tv_nsec = (long)(first.modified_ns % 1000000000)};
+    const struct timespec times[2] = {before, before};
+    assert_int_equal(futimens(fd, times), 0);
+    close(fd);
+    file = map(path);
+    second = mapped_file_identity(file, &settled);
+    assert_true(second.modified_ns == first.modified_ns && second.inode == first.inode);
+    assert_true(second.changed_ns > first.changed_ns);
     mapped_file_close(file);
 }
 
@@ -206,8 +275,9 @@ static void test_read_fd(void **state)
 static int remove_scratch(void **state)
 {
     (void)state;
-    static const char *names[] = {"whole", "empty", "other",   "cut",  "again",
-                                  "gone",  "ours",  "foreign", "many", "read"};
+    static const char *names[] = {"whole", "empty",  "other",   "cut",     "again",
+                                  "gone",  "ours",   "foreign", "many",    "read",
+                                  "found", "beside", "large",   "identity"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         unlink(fixture_scratch_file(names[i]));
     return rmdir(fixture_scratch());
@@ -219,6 +289,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_map),
         cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_find),
+        cmocka_unit_test(test_large),
+        cmocka_unit_test(test_identity),
         cmocka_unit_test(test_open_errors),
         cmocka_unit_test(test_truncated_under_us),
         cmocka_unit_test(test_truncated_to_nothing),

@@ -131,3 +131,6 @@ set_target_properties(bench_sched PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BI
 add_executable(bench_streams EXCLUDE_FROM_ALL tests/bench/bench_streams.c)
 target_link_libraries(bench_streams PRIVATE sluice_engine)
 set_target_properties(bench_streams PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+add_executable(bench_idle EXCLUDE_FROM_ALL tests/bench/bench_idle.c)
+target_link_libraries(bench_idle PRIVATE sluice_server)
+set_target_properties(bench_idle PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

@@ -53,6 +53,7 @@ void api_answer_release(struct api_answer *answer)
     }
     free(answer->choices);
     answer->choices = NULL;
+    buf_release(&answer->chunk_head);
     arena_release(&answer->arena);
 }
 

@@ -99,7 +99,8 @@ struct api_answer {
     uint32_t n_choices;
     const char **echoes; /* [n_choices]: a prompt that leads its answer, or NULL */
     uint32_t prompt_tokens, cached_tokens, output_tokens;
-    bool failed; /* out of memory: the server ends it with an error */
+    struct buf chunk_head; /* the dialect's: how every chunk of this answer begins */
+    bool failed;           /* out of memory: the server ends it with an error */
 };
 
 /* engine may be NULL as long as no event was taken; then answer->engine is set. */

@@ -161,11 +161,26 @@ static void write_new_logprobs(struct api_answer *answer, struct api_choice *cho
 
 /* ---- streams ---------------------------------------------------------------------------------- */
 
-static void begin_chunk(const struct api_answer *answer, uint32_t index, struct buf *out)
+/* The same for every chunk of an answer, so it is made once. */
+static void write_chunk_head(struct api_answer *answer, struct buf *out)
 {
-    buf_append_cstr(out, "data: ");
-    write_head(answer, answer->chat ? "chat.completion.chunk" : "text_completion", out);
-    buf_printf(out, ",\"choices\":[{\"index\":%u,", index);
+    struct buf *head = &answer->chunk_head;
+    if (head->len == 0) {
+        buf_append_cstr(head, "data: ");
+        write_head(answer, answer->chat ? "chat.completion.chunk" : "text_completion", head);
+        buf_append_cstr(head, ",\"choices\":[");
+        answer->failed = answer->failed || head->failed;
+    }
+    buf_append_str(out, buf_str(head));
+}
+
+static void begin_chunk(struct api_answer *answer, uint32_t index, struct buf *out)
+{
+    write_chunk_head(answer, out);
+    if (index == 0)
+        buf_append_cstr(out, "{\"index\":0,");
+    else
+        buf_printf(out, "{\"index\":%u,", index);
 }
 
 static void end_chunk(const struct api_answer *answer, struct buf *out)
@@ -262,9 +277,8 @@ static void stream_event(struct api_answer *answer, uint32_t index, const sluice
 static void stream_end(struct api_answer *answer, struct buf *out)
 {
     if (answer->include_usage) {
-        buf_append_cstr(out, "data: ");
-        write_head(answer, answer->chat ? "chat.completion.chunk" : "text_completion", out);
-        buf_append_cstr(out, ",\"choices\":[],");
+        write_chunk_head(answer, out);
+        buf_append_cstr(out, "],");
         write_usage(answer, out);
         buf_append_cstr(out, "}\n\n");
     }

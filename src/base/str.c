@@ -101,11 +101,16 @@ void buf_printf(struct buf *buf, const char *format, ...)
     va_list args, again;
     va_start(args, format);
     va_copy(again, args);
-    int n = vsnprintf(NULL, 0, format, args);
+    size_t room = buf->failed || !buf->data ? 0 : buf->capacity - buf->len;
+    int n = vsnprintf(room ? buf->data + buf->len : NULL, room, format, args);
     va_end(args);
-    if (n >= 0 && buf_reserve(buf, (size_t)n)) {
+    if (n >= 0 && (size_t)n < room) {
+        buf->len += (size_t)n;
+    } else if (n >= 0 && buf_reserve(buf, (size_t)n)) {
         vsnprintf(buf->data + buf->len, (size_t)n + 1, format, again);
         buf->len += (size_t)n;
+    } else if (room) {
+        buf->data[buf->len] = 0; /* what did fit */
     }
     va_end(again);
 }

@@ -1,9 +1,9 @@
 /* The engine in this process as a transport: the same users without HTTP and JSON in between. */
 #include <pthread.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/arena.h"
+#include "base/wait.h"
 #include "bench/load.h"
 
 struct engine_transport {
@@ -98,17 +98,10 @@ static void take(struct engine_transport *t, struct load_run *run, uint32_t user
 static void wait_for(void *context, struct load_run *run, int timeout_ms)
 {
     struct engine_transport *t = context;
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
+    uint64_t until = clock_now_ns() + (uint64_t)timeout_ms * 1000000u;
     pthread_mutex_lock(&t->lock);
     if (!t->news)
-        pthread_cond_timedwait(&t->wake, &t->lock, &until);
+        cond_wait_until(&t->wake, &t->lock, until);
     t->news = false;
     pthread_mutex_unlock(&t->lock);
     sluice_request *batch[64];
@@ -148,7 +141,7 @@ enum status load_engine_open(const struct load_config *config, struct load_trans
         return error_set(err, STATUS_MEMORY, "out of memory");
     t->engine = config->engine;
     pthread_mutex_init(&t->lock, NULL);
-    pthread_cond_init(&t->wake, NULL);
+    cond_init(&t->wake);
     if (sluice_wakeups_create(on_wake, t, &t->wakeups, &error) != SLUICE_OK) {
         close_transport(t);
         return error_set(err, STATUS_MEMORY, "%s", error.message);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/wait.h"
 #include "engine/internal.h"
 
 static void report(const sluice_engine_options *options, double fraction, const char *what)
@@ -153,7 +154,7 @@ enum status engine_open_source(const struct engine_source *source, struct model 
     engine->api = api;
     arena_init(&engine->arena, 0);
     pthread_mutex_init(&engine->mailbox.lock, NULL);
-    pthread_cond_init(&engine->mailbox.wake, NULL);
+    cond_init(&engine->mailbox.wake);
     pthread_mutex_init(&engine->stats_lock, NULL);
     enum status status = prompt_open(engine, options->chat_template, err);
     if (status == STATUS_OK)

@@ -4,12 +4,10 @@
  */
 #include "engine/events.h"
 
-#include <errno.h>
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
-#include "base/clock.h"
+#include "base/wait.h"
 
 #define RECORD_ALIGN 16
 
@@ -36,13 +34,7 @@ enum status event_queue_init(struct event_queue *queue, size_t full_bytes, size_
 {
     *queue = (struct event_queue){.full_bytes = full_bytes};
     pthread_mutex_init(&queue->lock, NULL);
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-#ifndef __APPLE__
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&queue->ready, &attributes);
-    pthread_condattr_destroy(&attributes);
+    cond_init(&queue->ready);
     if (buf_reserve(&queue->pending, reserve) && buf_reserve(&queue->taken, reserve))
         return STATUS_OK;
     event_queue_release(queue);
@@ -210,35 +202,17 @@ bool event_queue_full(struct event_queue *queue)
 
 /* ---- reader ----------------------------------------------------------------------------------- */
 
-static void deadline_after(int timeout_ms, struct timespec *deadline)
-{
-#ifdef __APPLE__
-    clock_gettime(CLOCK_REALTIME, deadline);
-#else
-    clock_gettime(CLOCK_MONOTONIC, deadline);
-#endif
-    deadline->tv_sec += timeout_ms / 1000;
-    deadline->tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    if (deadline->tv_nsec >= 1000000000) {
-        deadline->tv_nsec -= 1000000000;
-        deadline->tv_sec++;
-    }
-}
-
 /* With the lock held. False when the time is up with nothing to take. */
 static bool wait_ready(struct event_queue *queue, int timeout_ms)
 {
-    struct timespec deadline;
+    uint64_t deadline = WAIT_FOREVER;
     if (timeout_ms > 0)
-        deadline_after(timeout_ms, &deadline);
+        deadline = clock_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    bool in_time = timeout_ms != 0;
     while (queue->pending.len == 0 && !queue->ended) {
-        if (timeout_ms == 0)
+        if (!in_time)
             return false;
-        int result = timeout_ms < 0
-                         ? pthread_cond_wait(&queue->ready, &queue->lock)
-                         : pthread_cond_timedwait(&queue->ready, &queue->lock, &deadline);
-        if (result == ETIMEDOUT && queue->pending.len == 0 && !queue->ended)
-            return false;
+        in_time = cond_wait_until(&queue->ready, &queue->lock, deadline);
     }
     return true;
 }

@@ -16,11 +16,11 @@
  * With nothing to plan the thread sleeps on the mailbox. A step takes no memory: buffers are sized
  * when the engine opens, a request brings its own.
  */
-#include <errno.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/wait.h"
 #include "engine/internal.h"
 
 /* ---- requests that end ------------------------------------------------------------------------ */
@@ -198,23 +198,6 @@ static uint64_t planning_time(const sluice_engine *engine, const struct flight *
     return took < HOLD_LEAST_NS ? 0 : began + took - took / 4;
 }
 
-/* With the lock held. */
-static void sleep_on(struct mailbox *box, uint64_t deadline_ns)
-{
-    if (deadline_ns == UINT64_MAX) {
-        pthread_cond_wait(&box->wake, &box->lock);
-        return;
-    }
-    uint64_t now = clock_now_ns();
-    uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    left += (uint64_t)until.tv_nsec;
-    until.tv_sec += (time_t)(left / 1000000000u);
-    until.tv_nsec = (long)(left % 1000000000u);
-    pthread_cond_timedwait(&box->wake, &box->lock, &until);
-}
-
 /* Takes what came in; sleeps until something does, or where `busy` until `hold_ns` at most. False:
  * the engine closes. */
 static bool receive(sluice_engine *engine, bool busy, uint64_t hold_ns)
@@ -222,10 +205,10 @@ static bool receive(sluice_engine *engine, bool busy, uint64_t hold_ns)
     struct mailbox *box = &engine->mailbox;
     pthread_mutex_lock(&box->lock);
     while (busy && hold_ns && !box->attention && !box->closing && clock_now_ns() < hold_ns)
-        sleep_on(box, hold_ns);
+        cond_wait_until(&box->wake, &box->lock, hold_ns);
     while (!busy && !box->first && !box->attention && !box->closing &&
            clock_now_ns() < engine->next_deadline_ns)
-        sleep_on(box, engine->next_deadline_ns);
+        cond_wait_until(&box->wake, &box->lock, engine->next_deadline_ns);
     sluice_request *request = box->first;
     bool attention = box->attention, closing = box->closing;
     box->first = box->last = NULL;

@@ -23,6 +23,7 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "base/wait.h"
 #include "sluice.h"
 
 #define KEEP_ALIVE_DEFAULT_MS 300000
@@ -294,19 +295,8 @@ static void *run_keeper(void *context)
     pthread_mutex_lock(&models->lock);
     while (!models->closing) {
         uint64_t until;
-        if (keep(models, &until))
-            continue;
-        if (until == UINT64_MAX) {
-            pthread_cond_wait(&models->changed, &models->lock);
-        } else {
-            struct timespec at;
-            clock_gettime(CLOCK_REALTIME, &at);
-            uint64_t now = clock_now_ns(), left = until > now ? until - now : 0;
-            left += (uint64_t)at.tv_nsec;
-            at.tv_sec += (time_t)(left / 1000000000u);
-            at.tv_nsec = (long)(left % 1000000000u);
-            pthread_cond_timedwait(&models->changed, &models->lock, &at);
-        }
+        if (!keep(models, &until))
+            cond_wait_until(&models->changed, &models->lock, until);
     }
     sluice_error error = {.status = SLUICE_ERROR_CANCELLED, .message = "the models are closing"};
     for (struct held_model *m = models->models; m; m = m->next) {
@@ -345,7 +335,7 @@ sluice_status sluice_models_create(const sluice_models_options *options, sluice_
         return refuse(error, SLUICE_ERROR_MEMORY, "out of memory for models");
     models->options = *options;
     pthread_mutex_init(&models->lock, NULL);
-    pthread_cond_init(&models->changed, NULL);
+    cond_init(&models->changed);
     sluice_engine_options *engine = &models->options.engine;
     models->started = copy_text(&engine->backend, &models->backend) &&
                       copy_text(&engine->chat_template, &models->chat_template) &&

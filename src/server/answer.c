@@ -2,16 +2,32 @@
  * Answers: kept in the exchange under its lock until the library's thread takes them. Whoever adds
  * something wakes the connection if it sleeps; the library asks for more by stream_read() and is put
  * to sleep there when nothing is left.
+ *
+ * A stream that sleeps in stream_read() has sent everything, and the library leaves its socket alone.
+ * So a piece that comes then goes to the socket at once, as a chunk of the chunked encoding: waking
+ * the library's thread for every token took as long as making its text, and on a machine whose
+ * processors all compute it held those up. What the socket does not take of a chunk is the `tail`: the
+ * watcher sends it on, and only then the library may go on with what came after.
  */
+#ifdef __linux__
+#define _GNU_SOURCE /* MSG_NOSIGNAL */
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "base/clock.h"
 #include "server/http_internal.h"
 
 #define BLOCK_BYTES        16384
 #define OUTPUT_COMPACT_MIN 65536
+#define DIRECT_BYTES_MAX   16384 /* larger pieces are the library's: it follows the socket closely */
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0 /* the program ignores SIGPIPE */
+#endif
 
 void exchange_unref(struct http_exchange *exchange)
 {
@@ -19,6 +35,7 @@ void exchange_unref(struct http_exchange *exchange)
         return;
     buf_release(&exchange->body);
     buf_release(&exchange->output);
+    buf_release(&exchange->tail);
     pthread_mutex_destroy(&exchange->lock);
     free(exchange->path);
     free(exchange);
@@ -38,7 +55,7 @@ void exchange_resume(struct http_exchange *exchange)
 {
     if (!exchange->suspended)
         return;
-    exchange->suspended = false;
+    exchange->suspended = exchange->asleep = false;
     exchange->progress_ns = clock_now_ns(); /* the watcher counts from now */
     MHD_resume_connection(exchange->connection);
 }
@@ -67,13 +84,81 @@ static ssize_t stream_read(void *context, uint64_t position, char *out, size_t m
         result =
             exchange->clean ? MHD_CONTENT_READER_END_OF_STREAM : MHD_CONTENT_READER_END_WITH_ERROR;
     } else {
-        exchange->suspended = true;
+        exchange->suspended = exchange->asleep = true;
         exchange->suspensions++;
         MHD_suspend_connection(exchange->connection);
     }
     pthread_mutex_unlock(&exchange->lock);
     return result;
 }
+
+/* ---- past the library; with the lock held ----------------------------------------------------- */
+
+static size_t waiting_bytes(const struct http_exchange *exchange)
+{
+    return exchange->output.len - exchange->sent + exchange->tail.len;
+}
+
+/* Lets the library go on with a stream that has something for it. */
+static void wake(struct http_exchange *exchange)
+{
+    if (exchange->tail.len == 0 && (exchange->ended || exchange->output.len > exchange->sent))
+        exchange_resume(exchange);
+}
+
+/* Bytes that the socket took; 0 also where it is gone, which the library or the watcher finds out. */
+static size_t send_parts(int fd, struct iovec *parts, size_t n)
+{
+    struct msghdr message = {.msg_iov = parts};
+    message.msg_iovlen = n; /* of a type that differs between systems */
+    ssize_t sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return sent > 0 ? (size_t)sent : 0;
+}
+
+/* A stream with a hole would be a lie. */
+static void break_stream(struct http_exchange *exchange)
+{
+    exchange->ended = true;
+    exchange->clean = false;
+    buf_release(&exchange->tail);
+}
+
+/* False: nothing was sent. */
+static bool send_chunk(struct http_exchange *exchange, struct str data)
+{
+    char size[24], end[] = "\r\n";
+    int n = snprintf(size, sizeof size, "%zx\r\n", data.len);
+    struct iovec parts[] = {{size, (size_t)n}, {(void *)(uintptr_t)data.data, data.len}, {end, 2}};
+    size_t sent = send_parts(exchange->fd, parts, 3);
+    if (sent == 0)
+        return false;
+    for (size_t i = 0; i < 3; i++) {
+        size_t skip = sent < parts[i].iov_len ? sent : parts[i].iov_len;
+        buf_append(&exchange->tail, (const char *)parts[i].iov_base + skip,
+                   parts[i].iov_len - skip);
+        sent -= skip;
+    }
+    if (exchange->tail.failed)
+        break_stream(exchange);
+    return true;
+}
+
+void exchange_send_tail(struct http_exchange *exchange)
+{
+    struct buf *tail = &exchange->tail;
+    if (!exchange->asleep || tail->len == 0)
+        return;
+    struct iovec part = {tail->data, tail->len};
+    size_t sent = send_parts(exchange->fd, &part, 1);
+    if (sent == 0)
+        return;
+    exchange->progress_ns = clock_now_ns();
+    memmove(tail->data, tail->data + sent, tail->len - sent);
+    tail->len -= sent;
+    wake(exchange);
+}
+
+/* ---- for the library --------------------------------------------------------------------------- */
 
 static struct MHD_Response *make_response(struct http_exchange *exchange)
 {
@@ -171,16 +256,18 @@ size_t http_stream_write(struct http_exchange *exchange, struct str data)
     pthread_mutex_lock(&exchange->lock);
     if (exchange->answer == ANSWER_STREAM && !exchange->ended && !exchange->left) {
         compact(exchange);
-        if (exchange->output.len == exchange->sent)
+        bool first = waiting_bytes(exchange) == 0;
+        if (first)
             exchange->progress_ns = clock_now_ns(); /* nobody owed us anything until now */
-        buf_append_str(&exchange->output, data);
-        if (exchange->output.failed) { /* no memory: a stream with a hole would be a lie */
-            exchange->ended = true;
-            exchange->clean = false;
-        }
-        exchange_resume(exchange);
+        bool direct = first && exchange->asleep && exchange->framed && data.len > 0 &&
+                      data.len <= DIRECT_BYTES_MAX;
+        if (!direct || !send_chunk(exchange, data))
+            buf_append_str(&exchange->output, data);
+        if (exchange->output.failed)
+            break_stream(exchange);
+        wake(exchange);
     }
-    size_t waiting = exchange->output.len - exchange->sent;
+    size_t waiting = waiting_bytes(exchange);
     pthread_mutex_unlock(&exchange->lock);
     return waiting;
 }
@@ -188,7 +275,7 @@ size_t http_stream_write(struct http_exchange *exchange, struct str data)
 size_t http_stream_pending(struct http_exchange *exchange)
 {
     pthread_mutex_lock(&exchange->lock);
-    size_t waiting = exchange->output.len - exchange->sent;
+    size_t waiting = waiting_bytes(exchange);
     pthread_mutex_unlock(&exchange->lock);
     return waiting;
 }
@@ -199,7 +286,7 @@ void http_stream_end(struct http_exchange *exchange, bool clean)
     if (exchange->answer == ANSWER_STREAM && !exchange->ended) {
         exchange->ended = true;
         exchange->clean = clean;
-        exchange_resume(exchange);
+        wake(exchange);
     }
     pthread_mutex_unlock(&exchange->lock);
 }

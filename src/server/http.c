@@ -40,6 +40,7 @@ static void set_deadline(struct http_connection *c, enum deadline_kind kind, uns
     c->deadline_kind = kind;
     c->deadline_ns = clock_now_ns() + seconds * 1000000000ull;
     pthread_mutex_unlock(&c->server->lock);
+    watcher_attend(c->server);
 }
 
 static void describe_peer(struct MHD_Connection *connection, char *out, size_t size)
@@ -124,6 +125,7 @@ static void *on_request_line(void *context, const char *uri, struct MHD_Connecti
         return NULL;
     exchange->server = server;
     exchange->connection = connection;
+    exchange->fd = c->fd;
     atomic_init(&exchange->references, 1);
     pthread_mutex_init(&exchange->lock, NULL);
     memcpy(exchange->peer, c->peer, sizeof exchange->peer);
@@ -134,6 +136,7 @@ static void *on_request_line(void *context, const char *uri, struct MHD_Connecti
         c->deadline_ns = clock_now_ns() + server->options.header_seconds * 1000000000ull;
     }
     pthread_mutex_unlock(&server->lock);
+    watcher_attend(server);
     return exchange;
 }
 
@@ -150,6 +153,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
         c->deadline_kind = DEADLINE_IDLE;
         c->deadline_ns = clock_now_ns() + server->options.idle_seconds * 1000000000ull;
         pthread_mutex_unlock(&server->lock);
+        watcher_attend(server);
     }
     if (!exchange)
         return;
@@ -241,7 +245,7 @@ static bool has_answer(struct http_exchange *exchange)
 
 /* The first call of on_access for a request. */
 static enum MHD_Result look_at_headers(struct http_exchange *exchange, const char *url,
-                                       const char *method)
+                                       const char *method, const char *version)
 {
     struct http_server *server = exchange->server;
     struct http_connection *c = connection_of(exchange->connection);
@@ -249,12 +253,13 @@ static enum MHD_Result look_at_headers(struct http_exchange *exchange, const cha
     exchange->checked = true;
     exchange->path = strdup(url);
     snprintf(exchange->method, sizeof exchange->method, "%s", method);
+    exchange->framed = strcmp(version, "HTTP/1.1") == 0 && strcmp(method, "HEAD") != 0;
     if (!exchange->path)
         return MHD_NO;
-    set_deadline(c, DEADLINE_BODY, server->options.body_seconds);
     atomic_fetch_add(&exchange->references, 1); /* the application's */
     exchange->told = true;
     atomic_fetch_add(&server->active, 1);
+    set_deadline(c, DEADLINE_BODY, server->options.body_seconds); /* counted first: it is watched */
     uint64_t length = check_headers(exchange, &summary);
     bool broken = has_answer(exchange);
     server->options.callbacks.headers(server->options.context, exchange);
@@ -326,11 +331,10 @@ static enum MHD_Result on_access(void *context, struct MHD_Connection *connectio
     struct http_exchange *exchange = *request_context;
     (void)context;
     (void)connection;
-    (void)version;
     if (!exchange)
         return MHD_NO;
     if (!exchange->checked)
-        return look_at_headers(exchange, url, method);
+        return look_at_headers(exchange, url, method, version);
     if (*upload_data_size > 0)
         return take_body(exchange, upload_data, upload_data_size);
     return answer_or_wait(exchange);

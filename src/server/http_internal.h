@@ -43,6 +43,7 @@ enum answer_kind { ANSWER_NONE, ANSWER_WHOLE, ANSWER_STREAM };
 struct http_exchange {
     struct http_server *server;
     struct MHD_Connection *connection;
+    int fd;
     atomic_uint references;
     char *path; /* owned */
     char method[16];
@@ -69,6 +70,9 @@ struct http_exchange {
     bool close_after;
     bool queued; /* the library has the response */
     bool suspended;
+    bool framed;          /* a stream leaves in chunks: HTTP/1.1 */
+    bool asleep;          /* suspended within a stream, of which the library holds nothing */
+    struct buf tail;      /* asleep: the rest of a chunk that went past the library */
     uint32_t suspensions; /* so far: tells one suspension from the next */
     bool left;
     uint64_t progress_ns; /* the client last took something */
@@ -88,6 +92,7 @@ struct http_server {
     pthread_mutex_t watch_lock;
     pthread_cond_t watch_wake;
     bool watching, stopping;
+    atomic_ullong watch_ns; /* the watcher looks then; WAIT_FOREVER: when it is asked to */
     /* The watcher's own. */
     struct pollfd *polls;
     struct watched {
@@ -102,10 +107,14 @@ void exchange_resume(struct http_exchange *exchange);
 void exchange_unref(struct http_exchange *exchange);
 /* Hands the answer to the library; without the lock. */
 enum MHD_Result exchange_queue(struct http_exchange *exchange);
+/* With exchange->lock held: sends of the tail what the socket takes. */
+void exchange_send_tail(struct http_exchange *exchange);
 
 /* watch.c */
 enum status watcher_start(struct http_server *server, struct error *err);
 void watcher_stop(struct http_server *server);
+/* A deadline was set, or a request is in work: the watcher looks within a tick. */
+void watcher_attend(struct http_server *server);
 /* With server->lock held: writes a bare answer past the library, which has sent nothing for this
  * request yet, and shuts the socket. The library cannot answer before a request is complete. */
 void connection_refuse(struct http_connection *connection, unsigned status, const char *reason);

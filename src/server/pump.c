@@ -4,13 +4,12 @@
  * a request whose client does not read (so the engine pauses that sequence and nobody else), and ends
  * jobs: log line, counters, memory.
  */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/wait.h"
 #include "server/internal.h"
 
 #define TICK_MS      100 /* without news: keep-alives, and clients that read again */
@@ -288,8 +287,8 @@ static void on_wake(void *context)
     struct server *server = context;
     pthread_mutex_lock(&server->pump_lock);
     server->pump_events = true;
-    pthread_cond_signal(&server->pump_wake);
     pthread_mutex_unlock(&server->pump_lock);
+    pthread_cond_signal(&server->pump_wake); /* not with the lock that it will want */
 }
 
 void pump_notify(struct server *server)
@@ -308,21 +307,12 @@ struct news {
  * where one job's events never let the wait run out. */
 static struct news wait_for_news(struct server *server, bool jobs, bool at_once, uint64_t *tick_ns)
 {
-    struct timespec until;
-    uint64_t now = clock_now_ns();
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += now < *tick_ns ? (long)(*tick_ns - now) : 0; /* less than a second */
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
-    int result = 0;
+    bool in_time = true;
     pthread_mutex_lock(&server->pump_lock);
-    while (!at_once && !server->pump_events && !server->pump_scan && !server->pump_stop &&
-           result != ETIMEDOUT)
-        result = jobs ? pthread_cond_timedwait(&server->pump_wake, &server->pump_lock, &until)
-                      : pthread_cond_wait(&server->pump_wake, &server->pump_lock);
-    now = clock_now_ns();
+    while (!at_once && !server->pump_events && !server->pump_scan && !server->pump_stop && in_time)
+        in_time =
+            cond_wait_until(&server->pump_wake, &server->pump_lock, jobs ? *tick_ns : WAIT_FOREVER);
+    uint64_t now = clock_now_ns();
     struct news news = {server->pump_events, server->pump_scan || now >= *tick_ns,
                         server->pump_abort, server->pump_stop};
     server->pump_events = server->pump_scan = false;

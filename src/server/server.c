@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/wait.h"
 #include "server/internal.h"
 
 enum status server_start(const struct server_options *options, struct server **out,
@@ -22,7 +23,7 @@ enum status server_start(const struct server_options *options, struct server **o
     pthread_mutex_init(&server->queue_lock, NULL);
     pthread_mutex_init(&server->jobs_lock, NULL);
     pthread_mutex_init(&server->pump_lock, NULL);
-    pthread_cond_init(&server->pump_wake, NULL);
+    cond_init(&server->pump_wake);
     enum status status = names_read(server, err);
     if (status == STATUS_OK)
         status = jobs_start(server, err);

@@ -1,21 +1,21 @@
 /*
  * The watcher: what libmicrohttpd does not do for suspended connections, or does per byte.
  *
- * Every quarter of a second one poll(2) over all suspended sockets asks which peers have hung up
- * (the library leaves a suspended socket alone, so nobody else would notice), and the list of
- * connections is searched for passed deadlines. Deadlines are absolute: the library's own time-out
+ * While requests are in work, one poll(2) over all suspended sockets every quarter of a second asks
+ * which peers have hung up (the library leaves a suspended socket alone, so nobody else would notice),
+ * and the list of connections is searched for passed deadlines. With none in work it sleeps until the
+ * first deadline of an idle connection, or for good. Deadlines are absolute: the library's own time-out
  * starts again with every byte. A request that is too slow gets its 408 written straight to the
  * socket: the library answers complete requests only, and has sent nothing for this one.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include "base/clock.h"
+#include "base/wait.h"
 #include "server/http_internal.h"
 
 #define TICK_NS 250000000u
@@ -100,6 +100,9 @@ static void look_for_leavers(struct http_server *server)
     pthread_mutex_unlock(&server->lock);
     for (size_t i = 0; i < n; i++) {
         struct http_exchange *exchange = server->watched[i].exchange;
+        pthread_mutex_lock(&exchange->lock);
+        exchange_send_tail(exchange);
+        pthread_mutex_unlock(&exchange->lock);
         bool gone = ready > 0 && (server->polls[i].revents & (HANGUP | POLLHUP | POLLERR));
         if (gone && leave(exchange, server->watched[i].suspension)) {
             if (server->options.callbacks.left && exchange->told)
@@ -116,15 +119,17 @@ static void look_for_leavers(struct http_server *server)
 static bool stalled(const struct http_server *server, struct http_exchange *exchange, uint64_t now)
 {
     pthread_mutex_lock(&exchange->lock);
-    bool waiting = exchange->queued && !exchange->suspended;
+    bool waiting = exchange->queued && (!exchange->suspended || exchange->tail.len > 0);
     bool late = waiting && now > exchange->progress_ns &&
                 now - exchange->progress_ns > server->options.stall_seconds * 1000000000ull;
     pthread_mutex_unlock(&exchange->lock);
     return late;
 }
 
-static void enforce_deadlines(struct http_server *server, uint64_t now)
+/* Returns when to look again. */
+static uint64_t enforce_deadlines(struct http_server *server, uint64_t now)
 {
+    uint64_t next = atomic_load(&server->active) ? now + TICK_NS : WAIT_FOREVER;
     pthread_mutex_lock(&server->lock);
     for (struct http_connection *c = server->connections; c; c = c->next) {
         if (c->deadline_kind != DEADLINE_NONE && now > c->deadline_ns) {
@@ -136,8 +141,22 @@ static void enforce_deadlines(struct http_server *server, uint64_t now)
         } else if (c->exchange && stalled(server, c->exchange, now)) {
             shutdown(c->fd, SHUT_RDWR);
         }
+        if (c->deadline_kind != DEADLINE_NONE && c->deadline_ns < next)
+            next = c->deadline_ns;
     }
     pthread_mutex_unlock(&server->lock);
+    return next;
+}
+
+void watcher_attend(struct http_server *server)
+{
+    uint64_t tick = clock_now_ns() + TICK_NS;
+    if (atomic_load(&server->watch_ns) <= tick)
+        return;
+    pthread_mutex_lock(&server->watch_lock);
+    atomic_store(&server->watch_ns, tick);
+    pthread_cond_signal(&server->watch_wake);
+    pthread_mutex_unlock(&server->watch_lock);
 }
 
 static void *watch(void *context)
@@ -145,18 +164,19 @@ static void *watch(void *context)
     struct http_server *server = context;
     pthread_mutex_lock(&server->watch_lock);
     while (!server->stopping) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += TICK_NS;
-        if (until.tv_nsec >= 1000000000) {
-            until.tv_nsec -= 1000000000;
-            until.tv_sec++;
+        if (clock_now_ns() < atomic_load(&server->watch_ns)) {
+            cond_wait_until(&server->watch_wake, &server->watch_lock,
+                            atomic_load(&server->watch_ns));
+            continue;
         }
-        pthread_cond_timedwait(&server->watch_wake, &server->watch_lock, &until);
+        /* Whoever comes while we look may have been passed by already: it asks for another look. */
+        atomic_store(&server->watch_ns, WAIT_FOREVER);
         pthread_mutex_unlock(&server->watch_lock);
         look_for_leavers(server);
-        enforce_deadlines(server, clock_now_ns());
+        uint64_t next = enforce_deadlines(server, clock_now_ns());
         pthread_mutex_lock(&server->watch_lock);
+        if (next < atomic_load(&server->watch_ns))
+            atomic_store(&server->watch_ns, next);
     }
     pthread_mutex_unlock(&server->watch_lock);
     return NULL;
@@ -165,7 +185,8 @@ static void *watch(void *context)
 enum status watcher_start(struct http_server *server, struct error *err)
 {
     pthread_mutex_init(&server->watch_lock, NULL);
-    pthread_cond_init(&server->watch_wake, NULL);
+    cond_init(&server->watch_wake);
+    atomic_init(&server->watch_ns, WAIT_FOREVER);
     int result = pthread_create(&server->watcher, NULL, watch, server);
     if (result != 0)
         return error_set(err, STATUS_MEMORY, "cannot start a thread: %s", strerror(result));

@@ -80,6 +80,7 @@ static int start(void **state)
         .callbacks = {on_headers, on_request, on_left, on_finished, on_refusal},
         .header_seconds = 1,
         .body_seconds = 2,
+        .idle_seconds = 2,
         .stall_seconds = 2,
         .body_bytes_max = 2 << 20,
     };
@@ -295,6 +296,81 @@ static void cuts_off_clients_that_stop_reading(void **state)
     free(block);
 }
 
+static struct http_exchange *only_kept(void)
+{
+    pthread_mutex_lock(&app.lock);
+    struct http_exchange *exchange = app.kept[0];
+    pthread_mutex_unlock(&app.lock);
+    return exchange;
+}
+
+/* Pieces of many lengths, written while the client reads nothing until the socket is full, and on. */
+static void slow_readers_get_every_byte(void **state)
+{
+    (void)state;
+    struct buf sent = {0};
+    struct answer answer = {0};
+    int fd = client_connect();
+    client_send_text(fd, "GET /stream HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    wait_kept(1);
+    struct http_exchange *exchange = only_kept();
+    sleep_ms(50); /* the headers left, and the stream sleeps */
+    size_t full = 0;
+    for (unsigned i = 0; i < 100000 && full < 40; i++) {
+        char piece[9000];
+        int n = snprintf(piece, sizeof piece, "%u:", i);
+        size_t length = (size_t)n + i * 37 % 8000;
+        memset(piece + n, 'a' + (int)(i % 26), length - (size_t)n);
+        buf_append(&sent, piece, length);
+        full += http_stream_write(exchange, (struct str){piece, length}) > 0;
+        if (full == 20)
+            sleep_ms(300); /* the watcher has looked at it */
+    }
+    assert_int_equal(full, 40);
+    http_stream_end(exchange, true);
+    answer = client_answer(fd, 10000);
+    assert_int_equal(answer.status, 200);
+    assert_int_equal(strlen(answer.body), sent.len);
+    assert_string_equal(answer.body, sent.data);
+    answer_release(&answer);
+    buf_release(&sent);
+    close(fd);
+}
+
+static long times_run(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_nvcsw;
+}
+
+static void idle_connections_wake_nobody(void **state)
+{
+    (void)state;
+    enum { N = 50 };
+    int fds[N];
+    struct buf text = {0};
+    for (int i = 0; i < N; i++) {
+        fds[i] = client_connect();
+        client_send_text(fds[i], "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n");
+        buf_clear(&text);
+        assert_true(client_read_until(fds[i], &text, "\r\n\r\n", 1000));
+    }
+    sleep_ms(500); /* one more look of the watcher's */
+    long before = times_run();
+    sleep_ms(1000);
+    assert_true(times_run() - before <= 3); /* our own sleep is one */
+    for (int i = 0; i < N; i++) {           /* closed when 2 s are over */
+        char rest[64];
+        struct pollfd poller = {.fd = fds[i], .events = POLLIN};
+        while (poll(&poller, 1, 1500) == 1 && recv(fds[i], rest, sizeof rest, 0) > 0) {
+        }
+        assert_int_equal(recv(fds[i], rest, sizeof rest, MSG_DONTWAIT), 0);
+        close(fds[i]);
+    }
+    buf_release(&text);
+}
+
 static double cpu_seconds(void)
 {
     struct rusage usage;
@@ -457,6 +533,8 @@ int main(void)
         cmocka_unit_test(deadlines_are_absolute),
         cmocka_unit_test(notices_clients_that_leave),
         cmocka_unit_test(cuts_off_clients_that_stop_reading),
+        cmocka_unit_test(slow_readers_get_every_byte),
+        cmocka_unit_test(idle_connections_wake_nobody),
         cmocka_unit_test(headers_leave_at_once),
         cmocka_unit_test(unclean_ends_are_noticed),
         cmocka_unit_test(thousands_of_streams_cost_little),

@@ -4,13 +4,14 @@
 #include "quant/mixture.h"
 
 static const char *type_option;
-static uint32_t n_threads;
+static uint32_t n_threads, n_layers;
 static uint64_t seed;
 static bool list;
 
 static const struct option options[] = {
     {"--type", NULL, "T", "tensor types, as 'sluice quantize' names them (q4_k_m)", OPTION_TEXT,
      &type_option, NULL},
+    {"--layers", NULL, "N", "only so many of the shape's layers", OPTION_U32, &n_layers, NULL},
     {"--seed", NULL, "N", "of the random numbers (0)", OPTION_U64, &seed, NULL},
     OPTION_OF_THREADS(&n_threads),
     {"--list", NULL, NULL, "the shapes and types there are", OPTION_FLAG, &list, NULL},
@@ -41,6 +42,7 @@ static enum status run(const struct arguments *arguments, struct error *err)
         .type = type_option ? type_option : "q4_k_m",
         .path = arguments->items[1],
         .seed = seed,
+        .n_layers = n_layers,
         .n_threads = n_threads,
         .progress = terminal_progress,
     };
@@ -60,6 +62,7 @@ const struct command command_synth = {
              "random weights: for benchmarks where the real weights are not at hand. What such a\n"
              "model says is noise; its speed and memory are those of the real one.\n\n"
              "  sluice synth llama-1b /tmp/llama-1b.gguf --type q4_k_m\n"
+             "  sluice synth qwen3-30b-a3b /tmp/moe.gguf --layers 12   # where 17 GB are too much\n"
              "  sluice synth --list",
     .options = options,
     .run = run,

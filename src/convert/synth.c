@@ -46,7 +46,8 @@ struct item {
 
 struct synth {
     const struct synth_options *options;
-    const struct synth_shape *shape;
+    const struct synth_shape *shape; /* &cut */
+    struct synth_shape cut;          /* what the name stands for, perhaps with fewer layers */
     const struct mixture *mixture;
     struct gguf_writer *writer;
     struct item items[TENSORS_MAX];
@@ -409,11 +410,17 @@ enum status synth_write(const struct synth_options *options, struct synth_report
         return unknown_shape(options->shape, err);
     if (!mixture)
         return mixture_unknown(options->type, err);
+    if (options->n_layers > shape->n_layers)
+        return error_set(err, STATUS_USAGE, "%u layers are asked for, but %s has %u",
+                         options->n_layers, options->shape, shape->n_layers);
     struct synth *s = calloc(1, sizeof *s);
     if (!s)
         return error_set(err, STATUS_MEMORY, "out of memory");
     s->options = options;
-    s->shape = shape;
+    s->cut = *shape;
+    if (options->n_layers)
+        s->cut.n_layers = options->n_layers;
+    s->shape = &s->cut;
     s->mixture = mixture;
     enum status status = gguf_writer_open(options->path, &s->writer, err);
     if (status == STATUS_OK)

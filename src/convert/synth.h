@@ -18,7 +18,8 @@ struct synth_options {
     const char *type;  /* a mixture's name, "q4_k_m" */
     const char *path;
     uint64_t seed;
-    uint32_t n_threads;                                                 /* 0: one per core */
+    uint32_t n_layers;  /* the first so many of the shape's; 0: all */
+    uint32_t n_threads; /* 0: one per core */
     void (*progress)(void *context, double fraction, const char *what); /* may be NULL */
     void *progress_context;
 };
@@ -27,7 +28,8 @@ struct synth_report {
     uint64_t parameters, bytes;
 };
 
-/* STATUS_USAGE for an unknown shape or type, naming those there are. `out` may be NULL. */
+/* STATUS_USAGE for an unknown shape or type, naming those there are, and for more layers than the
+ * shape has. `out` may be NULL. */
 enum status synth_write(const struct synth_options *options, struct synth_report *out,
                         struct error *err);
 

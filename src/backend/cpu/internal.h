@@ -59,6 +59,8 @@ struct op_plan {
     float *taps;                   /* OP_CONV: owned, weights as [taps, width]; else NULL */
 };
 
+#define TAKE_PHASES 2 /* times that an operation may share its work out in pieces */
+
 struct loaded_program {
     const struct program *program;
     struct placed_weight *const *placed;
@@ -69,8 +71,8 @@ struct loaded_program {
     struct rope_table *ropes; /* owned, n_ropes */
     uint32_t n_ropes;
     uint64_t *op_ns; /* owned, one per operation: time spent, while profiling */
-    _Atomic uint32_t
-        *taken; /* owned, [n_threads, n_ops]: units gone of a thread's share; per step */
+    _Atomic uint32_t *
+        taken; /* owned, [n_threads, n_ops, TAKE_PHASES]: units gone of a thread's share; per step */
     bool profiling;
     const struct op_observer *observer; /* NULL: nobody watches */
     /* Quantised rows of the operation at hand (matrix.c). Read by all threads until the walk's
@@ -181,11 +183,19 @@ static inline struct share worker_share(const struct worker *w, uint64_t n)
 }
 
 /* The same n items, taken in pieces of at most `most`: this thread's share front to back, then what
- * is left of the others'. One of these per operation and thread: helped = 0 at first. */
+ * is left of the others'. One of these per operation, phase and thread: helped = 0 at first. */
 struct taking {
     uint64_t n;
-    uint32_t most, helped; /* threads whose shares are gone, from this one on */
+    uint32_t most, phase, helped; /* helped: threads whose shares are gone, from this one on */
 };
+
+#define PIECE_BYTES (32 << 10) /* of weights times rows: a piece of work, some microseconds */
+
+/* taking.most for units that read so many bytes of weights times rows. */
+static inline uint32_t piece_units(uint64_t unit_bytes)
+{
+    return unit_bytes && unit_bytes < PIECE_BYTES ? (uint32_t)(PIECE_BYTES / unit_bytes) : 1;
+}
 
 static inline bool worker_take(const struct worker *w, struct taking *t, struct share *out)
 {
@@ -193,9 +203,9 @@ static inline bool worker_take(const struct worker *w, struct taking *t, struct 
     for (; t->helped < w->count; t->helped++) {
         uint32_t who = (w->index + t->helped) % w->count;
         struct share whole = share_of(who, w->count, t->n);
-        uint64_t begin =
-            whole.begin + atomic_fetch_add_explicit(&p->taken[who * p->program->n_ops + w->op],
-                                                    t->most, memory_order_relaxed);
+        size_t counter = ((size_t)who * p->program->n_ops + w->op) * TAKE_PHASES + t->phase;
+        uint64_t begin = whole.begin + atomic_fetch_add_explicit(&p->taken[counter], t->most,
+                                                                 memory_order_relaxed);
         if (begin < whole.end) {
             *out = (struct share){begin, whole.end - begin < t->most ? whole.end : begin + t->most};
             return true;

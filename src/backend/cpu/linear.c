@@ -17,7 +17,6 @@
 #define SQRT_2_OVER_PI 0.79788456f
 #define CHUNK_ALIGN    32          /* rows: whole tiles and whole rounds of vector kernels */
 #define GROUP_BYTES    (128 << 10) /* of weights that stay in a level-2 cache beside the rows */
-#define PIECE_BYTES    (32 << 10)  /* of weights times rows: a piece of work, some microseconds */
 
 float activate(enum activation act, float x)
 {
@@ -89,10 +88,8 @@ static struct split split_product(const struct worker *w, uint32_t n_rows, uint3
         while (s.together < 8 && 2 * s.together * panel_bytes <= GROUP_BYTES &&
                s.panels / (2 * s.together) * s.chunks >= 8 * w->count)
             s.together *= 2;
-    uint64_t unit_bytes = panel_bytes * n_rows; /* together > 1 only where there are many rows */
-    uint64_t piece = unit_bytes && unit_bytes < PIECE_BYTES ? PIECE_BYTES / unit_bytes : 1;
     s.units.n = (uint64_t)((s.panels + s.together - 1) / s.together) * s.chunks;
-    s.units.most = (uint32_t)piece;
+    s.units.most = piece_units(panel_bytes * n_rows); /* together > 1 only for many rows */
     return s;
 }
 

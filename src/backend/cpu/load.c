@@ -218,7 +218,8 @@ static enum status allocate_program(struct cpu_backend *backend, struct loaded_p
     p->plans = cpu_memory(program->n_ops, sizeof *p->plans);
     p->ropes = cpu_memory(program->n_ops, sizeof *p->ropes);
     p->op_ns = cpu_memory(program->n_ops, sizeof *p->op_ns);
-    p->taken = cpu_memory((uint64_t)program->n_ops * backend->n_threads, sizeof *p->taken);
+    p->taken =
+        cpu_memory((uint64_t)program->n_ops * backend->n_threads, TAKE_PHASES * sizeof *p->taken);
     if (!p->plans || !p->ropes || !p->op_ns || !p->taken)
         return error_set(err, STATUS_MEMORY, "out of memory while loading a program");
     uint64_t route_words = 0;

@@ -48,9 +48,15 @@ bool cpu_packs(const struct program *program, uint32_t weight)
         for (uint32_t k = 0; k < f.n; k++)
             multiplied |= f.weights[k] == id;
         multiplied |= op->kind == OP_EXPERTS && op->u.experts.down == id;
-        /* Those that read rows as they are in the file; a router's are float32 in every mode. */
-        if ((op->kind == OP_ROUTE && op->u.route.weight == id) ||
-            (op->kind == OP_CONV && op->u.conv.weight == id) ||
+        if (op->kind == OP_ROUTE && op->u.route.weight == id) {
+            /* A router's products are float32 in every mode. */
+            const struct packed_kernel *kernel = kernel_for_packed(program->weights[weight].type);
+            if (!kernel || kernel->form != ACT_FLOAT)
+                return false;
+            multiplied = true;
+        }
+        /* Those that read rows as they are in the file. */
+        if ((op->kind == OP_CONV && op->u.conv.weight == id) ||
             (op->kind == OP_HEADS && op->u.heads.weight == id))
             return false;
     }

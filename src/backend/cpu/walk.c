@@ -186,7 +186,7 @@ static void walk(void *context, uint32_t index, uint32_t n_threads)
 void cpu_walk(const struct cpu_run *run)
 {
     const struct loaded_program *p = run->program;
-    for (size_t i = 0; i < (size_t)p->program->n_ops * run->backend->n_threads; i++)
+    for (size_t i = 0; i < (size_t)p->program->n_ops * run->backend->n_threads * TAKE_PHASES; i++)
         atomic_store_explicit(&p->taken[i], 0, memory_order_relaxed);
     thread_pool_run(run->backend->pool, walk, (void *)(uintptr_t)run);
 }

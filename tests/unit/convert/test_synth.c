@@ -122,6 +122,23 @@ static void test_threads_do_not_matter(void **state)
     buf_release(&five);
 }
 
+static void test_fewer_layers(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct synth_report all, one;
+    char path[1200];
+    snprintf(path, sizeof path, "%s/layers.gguf", fixture_scratch());
+    struct synth_options options = {.shape = "tiny-moe", .type = "q4_k_m", .path = path};
+    assert_ok(synth_write(&options, &all, &err), &err);
+    options.n_layers = 1;
+    assert_ok(synth_write(&options, &one, &err), &err);
+    assert_true(one.parameters < all.parameters && one.bytes < all.bytes);
+    sluice_engine *engine = open_engine(path);
+    check_logits(engine);
+    sluice_engine_close(engine);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -135,6 +152,10 @@ static void test_refusals(void **state)
     assert_int_equal(synth_write(&options, NULL, &err), STATUS_USAGE);
     assert_non_null(strstr(err.message, "Q4_K_M"));
     options.type = "q4_k_m";
+    options.n_layers = 3;
+    assert_int_equal(synth_write(&options, NULL, &err), STATUS_USAGE);
+    assert_non_null(strstr(err.message, "tiny has 2"));
+    options.n_layers = 0;
     assert_int_equal(synth_write(&options, NULL, &err), STATUS_DISK);
 }
 
@@ -143,6 +164,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_models),
         cmocka_unit_test(test_threads_do_not_matter),
+        cmocka_unit_test(test_fewer_layers),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -178,16 +178,9 @@ static bool damaged(const void *context)
     return model_damaged(context);
 }
 
-static sluice_pooling pooling_of(enum model_pooling pooling)
-{
-    static const sluice_pooling kinds[] = {
-        [MODEL_POOLING_NONE] = SLUICE_POOLING_DEFAULT,
-        [MODEL_POOLING_LAST] = SLUICE_POOLING_LAST,
-        [MODEL_POOLING_MEAN] = SLUICE_POOLING_MEAN,
-        [MODEL_POOLING_FIRST] = SLUICE_POOLING_FIRST,
-    };
-    return kinds[pooling];
-}
+/* The public numbering is the internal one. */
+_Static_assert((int)SLUICE_POOLING_DEFAULT == (int)MODEL_POOLING_NONE, "pooling numbering");
+_Static_assert((int)SLUICE_POOLING_FIRST == (int)MODEL_POOLING_FIRST, "pooling numbering");
 
 static enum status open_model(const sluice_engine_options *options, sluice_engine **engine,
                               struct error *err)
@@ -210,7 +203,7 @@ static enum status open_model(const sluice_engine_options *options, sluice_engin
         .tokenizer_problem = model_tokenizer_problem(model),
         .chat_template = model_chat_template(model),
         .generation = model_generation(model),
-        .pooling = pooling_of(model_pooling(model)),
+        .pooling = (sluice_pooling)model_pooling(model),
         .name = model_name(model),
         .architecture = model_architecture(model),
         .n_parameters = model_parameters(model),

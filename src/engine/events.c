@@ -19,7 +19,7 @@ struct record {
     int32_t token;
     float logprob;
     uint32_t first_row, n_rows, row_width;
-    size_t lengths[3]; /* text; or id, name, arguments; or lengths[0] = n_top */
+    size_t lengths[3]; /* bytes: of the text; of id, name, arguments; of the log-probabilities */
 };
 
 static size_t padded(size_t bytes)
@@ -51,8 +51,9 @@ void event_queue_release(struct event_queue *queue)
 
 /* ---- writer ----------------------------------------------------------------------------------- */
 
-/* With the lock held: room for a record and its payload, zeroed header; NULL without memory. */
-static struct record *add_record(struct event_queue *queue, sluice_event_kind kind, size_t payload)
+/* With the lock held: room for a record like `header` and its payload; NULL without memory. */
+static struct record *add_record(struct event_queue *queue, const struct record *header,
+                                 size_t payload)
 {
     if (payload > SIZE_MAX - HEADER_BYTES - RECORD_ALIGN)
         return NULL;
@@ -62,7 +63,9 @@ static struct record *add_record(struct event_queue *queue, sluice_event_kind ki
         return NULL;
     }
     struct record *record = (struct record *)(void *)(queue->pending.data + queue->pending.len);
-    *record = (struct record){.bytes = bytes, .kind = kind, .choice = queue->choice};
+    *record = *header;
+    record->bytes = bytes;
+    record->choice = queue->choice;
     return record;
 }
 
@@ -80,85 +83,69 @@ static char *payload_of(const struct record *record)
     return (char *)record + HEADER_BYTES;
 }
 
-static bool add_texts(struct event_queue *queue, sluice_event_kind kind, const struct str *texts,
-                      size_t n)
+/* A record like `header`, with the parts as payload, a NUL behind each. */
+static bool append(struct event_queue *queue, const struct record *header, const struct str *parts,
+                   size_t n)
 {
     size_t payload = 0;
     for (size_t i = 0; i < n; i++)
-        payload += texts[i].len + 1;
+        payload += parts[i].len + 1;
     pthread_mutex_lock(&queue->lock);
-    struct record *record = add_record(queue, kind, payload);
-    if (record) {
-        char *at = payload_of(record);
-        for (size_t i = 0; i < n; i++) {
-            record->lengths[i] = texts[i].len;
-            if (texts[i].len)
-                memcpy(at, texts[i].data, texts[i].len);
-            at[texts[i].len] = 0;
-            at += texts[i].len + 1;
-        }
-        publish(queue, record);
-        queue->n_shown++;
+    struct record *record = add_record(queue, header, payload);
+    char *at = record ? payload_of(record) : NULL;
+    for (size_t i = 0; record && i < n; i++) {
+        record->lengths[i] = parts[i].len;
+        if (parts[i].len)
+            memcpy(at, parts[i].data, parts[i].len);
+        at[parts[i].len] = 0;
+        at += parts[i].len + 1;
     }
+    if (record)
+        publish(queue, record);
     pthread_mutex_unlock(&queue->lock);
     return record != NULL;
 }
 
 bool event_queue_text(struct event_queue *queue, sluice_event_kind kind, struct str text)
 {
-    return add_texts(queue, kind, &text, 1);
+    queue->n_shown++;
+    return append(queue, &(struct record){.kind = kind}, &text, 1);
 }
 
 bool event_queue_tool_call(struct event_queue *queue, struct str id, struct str name,
                            struct str arguments)
 {
     const struct str texts[] = {id, name, arguments};
-    return add_texts(queue, SLUICE_EVENT_TOOL_CALL, texts, 3);
+    queue->n_shown++;
+    return append(queue, &(struct record){.kind = SLUICE_EVENT_TOOL_CALL}, texts, 3);
 }
 
 bool event_queue_token(struct event_queue *queue, int32_t token, float logprob,
                        const sluice_logprob *top, size_t n_top)
 {
-    pthread_mutex_lock(&queue->lock);
-    struct record *record = add_record(queue, SLUICE_EVENT_TOKEN, n_top * sizeof *top);
-    if (record) {
-        record->token = token;
-        record->logprob = logprob;
-        record->lengths[0] = n_top;
-        if (n_top)
-            memcpy(payload_of(record), top, n_top * sizeof *top);
-        publish(queue, record);
-    }
-    pthread_mutex_unlock(&queue->lock);
-    return record != NULL;
+    const struct record header = {.kind = SLUICE_EVENT_TOKEN, .token = token, .logprob = logprob};
+    const struct str part = {(const char *)top, n_top * sizeof *top};
+    return append(queue, &header, &part, 1);
 }
 
 bool event_queue_mark(struct event_queue *queue, sluice_event_kind kind, sluice_finish finish)
 {
-    pthread_mutex_lock(&queue->lock);
-    struct record *record = add_record(queue, kind, 0);
-    if (record) {
-        record->finish = finish;
-        publish(queue, record);
-    }
-    pthread_mutex_unlock(&queue->lock);
-    return record != NULL;
+    return append(queue, &(struct record){.kind = kind, .finish = finish}, NULL, 0);
 }
 
 float *event_queue_begin_rows(struct event_queue *queue, uint32_t first_row, uint32_t n_rows,
                               uint32_t row_width)
 {
     pthread_mutex_lock(&queue->lock);
-    struct record *record =
-        add_record(queue, SLUICE_EVENT_ROWS, (size_t)n_rows * row_width * sizeof(float));
-    if (!record) {
-        pthread_mutex_unlock(&queue->lock);
-        return NULL;
-    }
-    record->first_row = first_row;
-    record->n_rows = n_rows;
-    record->row_width = row_width;
-    return (float *)(void *)payload_of(record);
+    const struct record header = {.kind = SLUICE_EVENT_ROWS,
+                                  .first_row = first_row,
+                                  .n_rows = n_rows,
+                                  .row_width = row_width};
+    struct record *record = add_record(queue, &header, (size_t)n_rows * row_width * sizeof(float));
+    if (record)
+        return (float *)(void *)payload_of(record);
+    pthread_mutex_unlock(&queue->lock);
+    return NULL;
 }
 
 void event_queue_end_rows(struct event_queue *queue, bool keep)
@@ -231,7 +218,7 @@ static void decode(const struct record *record, sluice_event *event)
     case SLUICE_EVENT_TOKEN:
         event->token = record->token;
         event->logprob = record->logprob;
-        event->n_top = record->lengths[0];
+        event->n_top = record->lengths[0] / sizeof *event->top;
         event->top = event->n_top ? (const sluice_logprob *)(const void *)payload : NULL;
         break;
     case SLUICE_EVENT_ROWS:

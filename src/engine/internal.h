@@ -241,13 +241,15 @@ enum status sizing_memory(const struct program *program, const struct hardware *
 enum status encode_text(const sluice_engine *engine, struct str text, bool add_bos, bool add_eos,
                         bool parse_special, struct token_list *out, struct error *err);
 
+/* As much as fits of a text that the caller asked for, with a NUL where that fits; its length. */
+size_t copy_text(struct str from, char *text, size_t capacity);
+
 /* prompt.c: the chat template. override (may be NULL) replaces the model's own. */
 enum status prompt_open(sluice_engine *engine, const char *override, struct error *err);
 void prompt_close(sluice_engine *engine);
 /* Fills in the request's prompt, and whether the answer begins inside a thought. */
 enum status prompt_from_messages(sluice_request *request, const sluice_request_options *options,
                                  struct error *err);
-bool text_is_utf8(struct str text);
 
 /* request.c */
 sluice_request *request_new(sluice_engine *engine, struct error *err);
@@ -295,6 +297,11 @@ static inline struct choice *choice_of(uint64_t id)
 static inline uint64_t choice_id(const struct choice *choice)
 {
     return (uint64_t)(uintptr_t)choice;
+}
+
+static inline enum status no_event(struct error *err)
+{
+    return error_set(err, STATUS_MEMORY, "out of memory for an event");
 }
 
 sluice_status public_status(enum status status, const struct error *err, sluice_error *out);

@@ -117,7 +117,7 @@ void loop_end_choice(sluice_engine *engine, struct choice *choice, sluice_finish
     if (request->n_choices > 1 &&
         !event_queue_mark(&request->events, SLUICE_EVENT_CHOICE, reason)) {
         struct error err = {0};
-        error_set(&err, STATUS_MEMORY, "out of memory for an event");
+        no_event(&err);
         loop_fail(engine, request, &err);
     } else if (request->n_ended == request->n_choices) {
         loop_finish(engine, request, reason);

@@ -14,30 +14,13 @@
 #include "text/chat/chat.h"
 #include "text/tokenizer/utf8.h"
 
-static struct str token_text(const struct tokenizer *tokenizer, int32_t id)
-{
-    return id == VOCABULARY_NONE ? (struct str){NULL, 0} : tokenizer_piece(tokenizer, id);
-}
-
-/* gpt-oss files without a template still say by their tokens which format they speak. */
-static struct str builtin_template(const struct tokenizer *tokenizer)
-{
-    static const char *const tokens[] = {"<|start|>", "<|channel|>", "<|message|>"};
-    for (size_t i = 0; tokenizer && i < sizeof tokens / sizeof *tokens; i++) {
-        int32_t id = tokenizer_find(tokenizer, str_from(tokens[i]));
-        if (id == VOCABULARY_NONE || !tokenizer_is_control(tokenizer, id))
-            return (struct str){0};
-    }
-    return tokenizer ? chat_template_builtin(STR_LIT("harmony")) : (struct str){0};
-}
-
 enum status prompt_open(sluice_engine *engine, const char *override, struct error *err)
 {
     const struct tokenizer *tokenizer = engine->source.tokenizer;
     struct chat_template_source source = {.text = override ? str_from(override)
                                                            : engine->source.chat_template};
-    if (source.text.len == 0)
-        source.text = builtin_template(tokenizer);
+    if (tokenizer)
+        chat_template_source_complete(&source, tokenizer);
     if (source.text.len == 0) {
         snprintf(engine->chat_problem, sizeof engine->chat_problem, "it has none");
         return STATUS_OK;
@@ -48,10 +31,6 @@ enum status prompt_open(sluice_engine *engine, const char *override, struct erro
                  engine->source.tokenizer_problem ? engine->source.tokenizer_problem : "none");
         return STATUS_OK;
     }
-    source.bos_token = token_text(tokenizer, tokenizer_bos(tokenizer));
-    source.eos_token = token_text(tokenizer, tokenizer_eos(tokenizer));
-    source.unk_token = token_text(tokenizer, tokenizer_unk(tokenizer));
-    source.pad_token = token_text(tokenizer, tokenizer_pad(tokenizer));
     struct error problem = {0};
     enum status status = chat_template_create(&source, &engine->chat, &problem);
     if (status == STATUS_OK) {
@@ -72,18 +51,6 @@ void prompt_close(sluice_engine *engine)
     chat_template_free(engine->chat);
 }
 
-bool text_is_utf8(struct str text)
-{
-    for (size_t i = 0; i < text.len;) {
-        uint32_t code_point;
-        unsigned n = utf8_decode((const uint8_t *)text.data + i, text.len - i, &code_point);
-        if (n == 0)
-            return false;
-        i += n;
-    }
-    return true;
-}
-
 static enum status convert_message(sluice_request *request, const sluice_message *from,
                                    size_t index, struct chat_message *to, struct error *err)
 {
@@ -97,7 +64,7 @@ static enum status convert_message(sluice_request *request, const sluice_message
         .tool_call_id = str_from(from->tool_call_id),
         .name = str_from(from->name),
     };
-    if (!text_is_utf8(to->role) || !text_is_utf8(to->content) || !text_is_utf8(to->reasoning))
+    if (!utf8_valid(to->role) || !utf8_valid(to->content) || !utf8_valid(to->reasoning))
         return error_set(err, STATUS_USAGE, "messages[%zu] is not UTF-8 text", index);
     if (from->n_tool_calls == 0)
         return STATUS_OK;
@@ -169,14 +136,8 @@ sluice_status sluice_apply_template(sluice_engine *engine, const sluice_request_
     sluice_request *scratch = status == STATUS_OK ? request_new(engine, &err) : NULL;
     if (status == STATUS_OK)
         status = scratch ? render(scratch, options, &out, &err) : err.status;
-    if (status == STATUS_OK) {
-        size_t n = out.text.len < capacity ? out.text.len : capacity;
-        if (n)
-            memcpy(text, out.text.data, n);
-        if (n < capacity)
-            text[n] = 0;
-        *length = out.text.len;
-    }
+    if (status == STATUS_OK)
+        *length = copy_text(buf_str(&out.text), text, capacity);
     jinja_output_release(&out);
     if (scratch)
         request_release(scratch);

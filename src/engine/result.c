@@ -19,7 +19,7 @@ static enum status emit_token(sluice_request *request, const struct sample_resul
     if (event_queue_token(&request->events, result->token, wanted ? result->logprob : 0.0f, top,
                           wanted ? n_top : 0))
         return STATUS_OK;
-    return error_set(err, STATUS_MEMORY, "out of memory for an event");
+    return no_event(err);
 }
 
 /* One drawn token: its events, and whether the answer is over. */
@@ -63,7 +63,7 @@ static enum status take_token(sluice_engine *engine, struct choice *choice,
     bool silent = request->report_silent && !end && !stopped && request->events.n_shown == shown;
     if (status == STATUS_OK && silent &&
         !event_queue_text(&request->events, SLUICE_EVENT_TEXT, STR_LIT("")))
-        return error_set(err, STATUS_MEMORY, "out of memory for an event");
+        return no_event(err);
     return status;
 }
 

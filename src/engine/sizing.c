@@ -111,18 +111,6 @@ static enum status choose_context(const struct program *program,
     return STATUS_OK;
 }
 
-static enum status choose_kv_type(const char *name, enum tensor_type *out, struct error *err)
-{
-    static const enum tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0,
-                                             TENSOR_F8_E4M3};
-    *out = tensor_type_from_name(str_from(name));
-    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-        if (types[i] == *out)
-            return STATUS_OK;
-    return error_set(err, STATUS_USAGE, "kv_type: '%s' is none of f32, f16, bf16, q8_0 and f8_e4m3",
-                     name);
-}
-
 static uint32_t choose_outputs(const struct program *program, uint32_t least, uint32_t max_rows)
 {
     uint64_t width =
@@ -160,7 +148,7 @@ enum status sizing_limits(const struct program *program, const struct backend_in
     enum tensor_type kv_type = info->kv_type;
     enum status status = choose_context(program, options, out, err);
     if (status == STATUS_OK && options->kv_type)
-        status = choose_kv_type(options->kv_type, &kv_type, err);
+        status = layout_kv_type(options->kv_type, &kv_type, err);
     if (status == STATUS_OK)
         status = plan_layout(program, kv_type, out, err);
     if (status != STATUS_OK)
@@ -255,7 +243,6 @@ enum status sizing_memory(const struct program *program, const struct hardware *
     size->sched = (struct sched_config){
         .n_slots = size->n_slots,
         .max_rows = size->max_rows,
-        .max_slices = size->step.max_slices,
         .max_outputs = size->max_outputs,
         .max_writes = size->step.max_table_writes,
         .max_copies = size->step.max_copies,

@@ -179,19 +179,14 @@ enum status step_write_sample(sluice_engine *engine, struct flight *flight, stru
 
 uint64_t step_bytes_read(const sluice_engine *engine, const struct flight *flight)
 {
-    const struct layout *layout = &engine->size.layout;
     uint64_t total = engine->weight_bytes;
     if (engine->api->unread_bytes && flight->status == STATUS_OK)
         total -= engine->api->unread_bytes(engine->backend, engine->loaded, flight->ticket);
     for (uint32_t i = 0; i < flight->n_slices; i++) {
-        uint64_t end = (uint64_t)flight->slices[i].first_position + flight->slices[i].n_rows;
-        for (uint32_t g = 0; flight->slices[i].n_rows && g < layout->n_groups; g++) {
-            const struct group_layout *group = &layout->groups[g];
-            uint64_t tokens = group->tokens_per_page;
-            uint64_t read = group->window && group->window < end ? group->window : end;
-            total += tokens ? layout->page_bytes * read / tokens
-                            : layout->page_bytes * group->max_pages / 2;
-        }
+        const struct sched_slice *slice = &flight->slices[i];
+        if (slice->n_rows)
+            total += layout_bytes_read(&engine->size.layout,
+                                       (uint64_t)slice->first_position + slice->n_rows);
     }
     return total;
 }

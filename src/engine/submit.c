@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "engine/internal.h"
+#include "text/tokenizer/utf8.h"
 
 /* ---- parameters ------------------------------------------------------------------------------- */
 
@@ -65,7 +66,7 @@ static enum status copy_stops(sluice_request *request, const sluice_request_opti
     *stops = arena_alloc(&request->arena, options->n_stops, sizeof **stops);
     for (size_t i = 0; *stops && i < options->n_stops; i++) {
         struct str stop = str_from(options->stops[i]);
-        if (stop.len == 0 || stop.len > ENGINE_STOP_BYTES_MAX || !text_is_utf8(stop))
+        if (stop.len == 0 || stop.len > ENGINE_STOP_BYTES_MAX || !utf8_valid(stop))
             return error_set(err, STATUS_USAGE,
                              "stop: string %zu must be UTF-8 text of 1 to %d bytes", i,
                              ENGINE_STOP_BYTES_MAX);
@@ -80,8 +81,6 @@ static enum status copy_stops(sluice_request *request, const sluice_request_opti
 
 static void apply_generation(struct sampling *s, const struct model_generation *g)
 {
-    if (!g)
-        return;
     if (g->has_temperature)
         s->temperature = g->temperature;
     if (g->has_top_k)
@@ -94,58 +93,38 @@ static void apply_generation(struct sampling *s, const struct model_generation *
         s->repeat_penalty = g->repeat_penalty;
 }
 
-/* The rarer parameters; those of a group that are 0 keep their defaults. */
-static void apply_rarer(struct sampling *s, const sluice_sampling *wanted)
-{
-    uint32_t set = wanted->set;
-    if (set & SLUICE_SET_TYPICAL_P)
-        s->typical_p = wanted->typical_p;
-    if (set & SLUICE_SET_TOP_N_SIGMA)
-        s->top_n_sigma = wanted->top_n_sigma;
-    if (set & SLUICE_SET_XTC) {
-        s->xtc_probability = wanted->xtc_probability;
-        s->xtc_threshold = wanted->xtc_threshold;
-    }
-    if (set & SLUICE_SET_DRY) {
-        s->dry_multiplier = wanted->dry_multiplier;
-        if (wanted->dry_base != 0.0f)
-            s->dry_base = wanted->dry_base;
-        if (wanted->dry_allowed_length != 0)
-            s->dry_allowed_length = wanted->dry_allowed_length;
-        if (wanted->dry_last_n != 0)
-            s->dry_last_n = wanted->dry_last_n;
-    }
-    if (set & SLUICE_SET_MIROSTAT) {
-        s->mirostat = wanted->mirostat;
-        if (wanted->mirostat_tau != 0.0f)
-            s->mirostat_tau = wanted->mirostat_tau;
-        if (wanted->mirostat_eta != 0.0f)
-            s->mirostat_eta = wanted->mirostat_eta;
-    }
-}
-
+/* What the request sets; the lesser parameters of a group (DRY, mirostat) keep their defaults where
+ * they are 0. */
 static void apply_request(struct sampling *s, const sluice_sampling *wanted)
 {
-    uint32_t set = wanted->set;
-    if (set & SLUICE_SET_TEMPERATURE)
-        s->temperature = wanted->temperature;
-    if (set & SLUICE_SET_TOP_K)
-        s->top_k = wanted->top_k;
-    if (set & SLUICE_SET_TOP_P)
-        s->top_p = wanted->top_p;
-    if (set & SLUICE_SET_MIN_P)
-        s->min_p = wanted->min_p;
-    if (set & SLUICE_SET_REPEAT_PENALTY)
-        s->repeat_penalty = wanted->repeat_penalty;
-    if (set & SLUICE_SET_REPEAT_LAST_N)
-        s->repeat_last_n = wanted->repeat_last_n;
-    if (set & SLUICE_SET_PRESENCE_PENALTY)
-        s->presence_penalty = wanted->presence_penalty;
-    if (set & SLUICE_SET_FREQUENCY_PENALTY)
-        s->frequency_penalty = wanted->frequency_penalty;
-    if (set & SLUICE_SET_SEED)
-        s->seed = wanted->seed;
-    apply_rarer(s, wanted);
+#define TAKE_WHERE(name, field, condition)                                                         \
+    if ((wanted->set & SLUICE_SET_##name) && (condition))                                          \
+    s->field = wanted->field
+#define TAKE(name, field)         TAKE_WHERE(name, field, true)
+#define TAKE_NONZERO(name, field) TAKE_WHERE(name, field, wanted->field != 0)
+    TAKE(TEMPERATURE, temperature);
+    TAKE(TOP_K, top_k);
+    TAKE(TOP_P, top_p);
+    TAKE(MIN_P, min_p);
+    TAKE(REPEAT_PENALTY, repeat_penalty);
+    TAKE(REPEAT_LAST_N, repeat_last_n);
+    TAKE(PRESENCE_PENALTY, presence_penalty);
+    TAKE(FREQUENCY_PENALTY, frequency_penalty);
+    TAKE(SEED, seed);
+    TAKE(TYPICAL_P, typical_p);
+    TAKE(TOP_N_SIGMA, top_n_sigma);
+    TAKE(XTC, xtc_probability);
+    TAKE(XTC, xtc_threshold);
+    TAKE(DRY, dry_multiplier);
+    TAKE_NONZERO(DRY, dry_base);
+    TAKE_NONZERO(DRY, dry_allowed_length);
+    TAKE_NONZERO(DRY, dry_last_n);
+    TAKE(MIROSTAT, mirostat);
+    TAKE_NONZERO(MIROSTAT, mirostat_tau);
+    TAKE_NONZERO(MIROSTAT, mirostat_eta);
+#undef TAKE_NONZERO
+#undef TAKE
+#undef TAKE_WHERE
 }
 
 /* DRY: the tokens whose text contains one of the breakers, as a mask. */
@@ -165,13 +144,7 @@ static enum status find_breakers(sluice_request *request, const sluice_sampling 
     uint32_t *mask = arena_alloc(&request->arena, (n_vocab + 31) / 32, sizeof *mask);
     if (!mask)
         return error_set(err, STATUS_MEMORY, "out of memory for sequence breakers");
-    memset(mask, 0, (size_t)(n_vocab + 31) / 32 * sizeof *mask);
-    for (uint32_t id = 0; id < n_vocab; id++) {
-        struct str piece = tokenizer_piece(tokenizer, id);
-        for (size_t i = 0; i < n; i++)
-            if (texts[i] && texts[i][0] && str_find(piece, str_from(texts[i]), 0) != SIZE_MAX)
-                mask[id / 32] |= 1u << id % 32;
-    }
+    tokenizer_find_containing(tokenizer, texts, n, n_vocab, mask);
     request->breakers = mask;
     return STATUS_OK;
 }
@@ -206,7 +179,8 @@ static enum status choose_sampling(sluice_request *request, const sluice_request
     struct sampling *s = &request->sampling;
     const sluice_engine *engine = request->engine;
     sampling_defaults(s);
-    apply_generation(s, engine->source.generation);
+    if (engine->source.generation)
+        apply_generation(s, engine->source.generation);
     if (!(options->sampling.set & SLUICE_SET_SEED) && getentropy(&s->seed, sizeof s->seed) != 0)
         s->seed = clock_now_ns();
     apply_request(s, &options->sampling);

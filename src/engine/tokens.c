@@ -77,6 +77,16 @@ sluice_status sluice_tokenize(sluice_engine *engine, const char *text, size_t le
     return public_status(status, &err, error);
 }
 
+size_t copy_text(struct str from, char *text, size_t capacity)
+{
+    size_t n = from.len < capacity ? from.len : capacity;
+    if (n)
+        memcpy(text, from.data, n);
+    if (n < capacity)
+        text[n] = 0;
+    return from.len;
+}
+
 sluice_status sluice_detokenize(sluice_engine *engine, const int32_t *tokens, size_t n_tokens,
                                 char *text, size_t capacity, size_t *length, sluice_error *error)
 {
@@ -88,14 +98,8 @@ sluice_status sluice_detokenize(sluice_engine *engine, const int32_t *tokens, si
         status = tokenizer_decode(engine->source.tokenizer, tokens, n_tokens, false, &out, &err);
     if (status == STATUS_OK && out.failed)
         status = error_set(&err, STATUS_MEMORY, "out of memory for the text");
-    if (status == STATUS_OK) {
-        size_t n = out.len < capacity ? out.len : capacity;
-        if (n)
-            memcpy(text, out.data, n);
-        if (n < capacity)
-            text[n] = 0;
-        *length = out.len;
-    }
+    if (status == STATUS_OK)
+        *length = copy_text(buf_str(&out), text, capacity);
     buf_release(&out);
     return public_status(status, &err, error);
 }

@@ -240,20 +240,14 @@ void kv_forget(struct kv *kv)
 
 /* ---- matching --------------------------------------------------------------------------------- */
 
-uint32_t first_kept(const struct kv_group_config *g, uint32_t position)
-{
-    if (g->tokens_per_page == 0 || g->window == 0 || position < g->window)
-        return 0;
-    return (position - g->window + 1) / g->tokens_per_page;
-}
-
 uint32_t index_page(const struct kv *kv, const struct kv_chain *chain, uint32_t group,
                     uint32_t index, uint32_t cached)
 {
-    uint64_t end = (index + (uint64_t)1) << kv->shifts[group];
+    bool state = is_recurrent(kv, group);
+    uint64_t end = state ? cached : (index + (uint64_t)1) << kv->shifts[group];
     end = end < cached ? end : cached;
     uint32_t block = index_find(kv, chain, (uint32_t)end / kv->block_tokens - 1);
-    return block_names(kv, block)[kv->places[group]].page;
+    return block_names(kv, block)[kv->places[group] + (state ? index : 0)].page;
 }
 
 /* The whole pages of each windowed group, without a gap up to where a walk along a chain is. */
@@ -276,7 +270,7 @@ static bool windows_complete(const struct kv *kv, struct walk *walk, uint32_t bl
         if (whole)
             walk->runs[g] = here ? walk->runs[g] + 1 : 0;
         complete &=
-            (here || whole) && walk->runs[g] >= end / c->tokens_per_page - first_kept(c, end);
+            (here || whole) && walk->runs[g] >= end / c->tokens_per_page - first_kept(kv, g, end);
     }
     return complete;
 }

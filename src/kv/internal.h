@@ -1,5 +1,5 @@
 /*
- * Inside kv: pool.c counts pages, index.c knows blocks, slot.c holds tables, check.c checks.
+ * Inside kv: pool.c counts pages, index.c knows blocks, slot.c holds tables.
  *
  * A page is named by table entries and by blocks: a K/V page by every block that ends in it, a page
  * of a state by one. Only named by blocks, it stands in a list of pages that can be had (K/V and
@@ -105,6 +105,13 @@ static inline bool is_recurrent(const struct kv *kv, uint32_t group)
     return kv->config.groups[group].tokens_per_page == 0;
 }
 
+/* First table index that rows from `position` on still read. */
+static inline uint32_t first_kept(const struct kv *kv, uint32_t group, uint32_t position)
+{
+    uint32_t window = kv->config.groups[group].window;
+    return window && position >= window ? (position - window + 1) >> kv->shifts[group] : 0;
+}
+
 /* pool.c */
 uint32_t pool_take(struct kv *kv); /* one must be there: kv_pages_free() */
 void pool_share(struct kv *kv, uint32_t page);
@@ -129,7 +136,5 @@ void index_hash(const struct kv *kv, struct kv_chain *chain);
 /* The page that a hit of `cached` tokens puts into a group's table row. */
 uint32_t index_page(const struct kv *kv, const struct kv_chain *chain, uint32_t group,
                     uint32_t index, uint32_t cached);
-/* First table index that rows from `position` on still read. */
-uint32_t first_kept(const struct kv_group_config *g, uint32_t position);
 
 #endif

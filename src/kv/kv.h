@@ -24,9 +24,9 @@
  * within checkpoint_pages, oldest out.
  *
  * Geometry comes from the caller as plain numbers (program/layout.h computes them), so that a test
- * can run millions of steps without a model. All calls from the engine thread. Invariants, checked
- * by kv_check(): every page is free or counted exactly as often as tables and index name it; no
- * position that a step may write is named twice.
+ * can run millions of steps without a model. All calls from the engine thread. Invariants, which
+ * tests check (tests/tools/kv_check.c): every page is free or counted exactly as often as tables and
+ * index name it; no position that a step may write is named twice.
  */
 #ifndef SLUICE_KV_KV_H
 #define SLUICE_KV_KV_H
@@ -166,8 +166,5 @@ uint32_t kv_state(const struct kv *kv, uint32_t slot);
 uint32_t kv_page(const struct kv *kv, uint32_t slot, uint32_t group, uint32_t index);
 /* Table entries that name a page. */
 uint32_t kv_page_count(const struct kv *kv, uint32_t page);
-
-/* Full invariant check, for tests: false and a message on the first violation. */
-bool kv_check(const struct kv *kv, struct error *err);
 
 #endif

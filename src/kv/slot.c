@@ -228,26 +228,8 @@ static struct kv_span cached_span(const struct kv *kv, uint32_t group, uint32_t 
     const struct kv_group_config *g = &kv->config.groups[group];
     if (g->tokens_per_page == 0)
         return (struct kv_span){0, cached ? g->fixed_pages / 2 : 0};
-    return (struct kv_span){first_kept(g, cached),
+    return (struct kv_span){first_kept(kv, group, cached),
                             (uint32_t)pages_covering(cached, g->tokens_per_page)};
-}
-
-/* Pages of a group that the first `cached` tokens of a chain bring. */
-static void open_group(struct kv *kv, uint32_t slot, uint32_t group, uint32_t cached,
-                       struct kv_changes *changes)
-{
-    struct kv_slot *s = &kv->slots[slot];
-    struct kv_span span = cached_span(kv, group, cached);
-    if (!is_recurrent(kv, group)) {
-        for (uint32_t i = span.begin; i < span.end; i++)
-            name_page(kv, slot, group, i, index_page(kv, s->chain, group, i, cached), changes);
-        s->spans[group] = span;
-        return;
-    }
-    uint32_t block = cached ? index_find(kv, s->chain, cached / kv->block_tokens - 1) : NONE;
-    for (uint32_t i = 0; i < span.end; i++)
-        name_page(kv, slot, group, i, block_names(kv, block)[kv->places[group] + i].page, changes);
-    s->spans[group].end = kv->config.groups[group].fixed_pages;
 }
 
 uint32_t kv_match_pages(const struct kv *kv, const struct kv_chain *chain, uint32_t cached)
@@ -255,10 +237,9 @@ uint32_t kv_match_pages(const struct kv *kv, const struct kv_chain *chain, uint3
     uint32_t n = 0;
     for (uint32_t group = 0; group < kv->config.n_groups; group++) {
         struct kv_span span = cached_span(kv, group, cached);
-        uint32_t whole = cached >> kv->shifts[group];
+        uint32_t whole = is_recurrent(kv, group) ? 0 : cached >> kv->shifts[group];
         for (uint32_t i = span.begin; i < span.end; i++)
-            n += is_recurrent(kv, group) || i == whole ||
-                 kv->pages[index_page(kv, chain, group, i, cached)].count == 0;
+            n += i >= whole || kv->pages[index_page(kv, chain, group, i, cached)].count == 0;
     }
     return n;
 }
@@ -283,8 +264,13 @@ enum status kv_open(struct kv *kv, uint32_t slot, struct kv_chain *chain,
                           .published = match->cached / kv->block_tokens,
                           .branch = match->branch,
                           .chain = chain};
-    for (uint32_t i = 0; i < kv->config.n_groups; i++)
-        open_group(kv, slot, i, match->cached, changes);
+    for (uint32_t g = 0; g < kv->config.n_groups; g++) {
+        s->spans[g] = cached_span(kv, g, match->cached);
+        for (uint32_t i = s->spans[g].begin; i < s->spans[g].end; i++)
+            name_page(kv, slot, g, i, index_page(kv, chain, g, i, match->cached), changes);
+        if (is_recurrent(kv, g))
+            s->spans[g].end = kv->config.groups[g].fixed_pages;
+    }
     index_hash(kv, chain);
     for (s->announced = s->published; s->announced < chain->n_keys; s->announced++)
         if (index_find(kv, chain, s->announced) == NONE)
@@ -324,47 +310,71 @@ enum status kv_fork(struct kv *kv, uint32_t from, uint32_t to, struct kv_chain *
 
 /* What one extension takes; counted before anything changes, so that a failure changes nothing. */
 struct need {
-    uint64_t pages, copies, released;
+    uint32_t pages, copies, released;
+    bool leaves; /* a page leaves its window */
 };
 
 /* May the slot that names the page write it from position `length` on? */
-static bool is_own(const struct kv *kv, uint32_t group, uint32_t page, uint32_t length)
+static inline bool is_own(const struct kv *kv, uint32_t group, uint32_t page, uint32_t length)
 {
     const struct kv_page *p = &kv->pages[page];
     uint32_t tokens = kv->config.groups[group].tokens_per_page;
     return p->count == 1 && p->filled <= (tokens ? length & (tokens - 1) : 0);
 }
 
-static bool must_copy(const struct kv *kv, const struct kv_slot *s, uint32_t slot, uint32_t group,
-                      uint32_t length)
+/* Table entries that rows up to `length` write: of a recurrent group the other state, whole. */
+static inline struct kv_span written(const struct kv *kv, const struct kv_slot *s, uint32_t group,
+                                     uint32_t length)
 {
-    uint32_t tokens = kv->config.groups[group].tokens_per_page;
-    return length > s->length && s->length % tokens &&
-           !is_own(kv, group, kv_row(kv, slot, group)[s->length / tokens], s->length);
+    uint32_t half = kv->config.groups[group].fixed_pages / 2, at = s->state ? 0 : half;
+    if (length <= s->length)
+        return (struct kv_span){0, 0};
+    if (is_recurrent(kv, group))
+        return (struct kv_span){at, at + half};
+    return (struct kv_span){s->length >> kv->shifts[group],
+                            ((length - 1) >> kv->shifts[group]) + 1};
 }
 
-static struct need count_group(const struct kv *kv, uint32_t slot, uint32_t group, uint32_t length,
-                               uint32_t keep_from)
+static inline void count_group(const struct kv *kv, uint32_t slot, uint32_t group,
+                               struct kv_span span, uint32_t keep_from, struct need *need)
 {
-    const struct kv_group_config *g = &kv->config.groups[group];
     const struct kv_slot *s = &kv->slots[slot];
     const uint32_t *row = kv_row(kv, slot, group);
-    struct need need = {0, 0, 0};
-    if (g->tokens_per_page == 0) {
-        uint32_t half = g->fixed_pages / 2, at = (1 - s->state) * half;
-        for (uint32_t i = at; length > s->length && i < at + half; i++) {
-            bool replace = row[i] == NONE || !is_own(kv, group, row[i], 0);
-            need.pages += replace;
-            need.released += replace && row[i] != NONE && kv->pages[row[i]].count == 1;
-        }
-        return need;
+    for (uint32_t i = span.begin; i < span.end; i++) {
+        if (row[i] != NONE && is_own(kv, group, row[i], s->length))
+            continue;
+        need->pages++;
+        if (row[i] == NONE)
+            continue;
+        need->copies += !is_recurrent(kv, group);
+        need->released += is_recurrent(kv, group) && kv->pages[row[i]].count == 1;
     }
-    uint64_t end = pages_covering(length, g->tokens_per_page);
-    need.copies = must_copy(kv, s, slot, group, length);
-    need.pages = need.copies + (end > s->spans[group].end ? end - s->spans[group].end : 0);
-    for (uint32_t i = s->spans[group].begin; i < first_kept(g, keep_from); i++)
-        need.released += kv->pages[row[i]].count == 1;
-    return need;
+    uint32_t kept = first_kept(kv, group, keep_from);
+    need->leaves |= s->spans[group].begin < kept;
+    for (uint32_t i = s->spans[group].begin; i < kept; i++)
+        need->released += kv->pages[row[i]].count == 1;
+}
+
+static enum status check_extend(const struct kv *kv, uint32_t slot, uint32_t length,
+                                uint32_t keep_from, const struct kv_changes *changes,
+                                struct need *need, struct error *err)
+{
+    *need = (struct need){0};
+    for (uint32_t i = 0; i < kv->config.n_groups; i++) {
+        struct kv_span span = written(kv, &kv->slots[slot], i, length);
+        if (span.end > kv->config.groups[i].max_pages)
+            return error_set(err, STATUS_LIMIT, "kv: %u positions exceed a table of %u pages",
+                             length, kv->config.groups[i].max_pages);
+        count_group(kv, slot, i, span, keep_from, need);
+    }
+    if (need->pages > changes->max_writes - changes->n_writes ||
+        need->copies > changes->max_copies - changes->n_copies)
+        return error_set(err, STATUS_LIMIT, "kv: %u table writes, room for %u", need->pages,
+                         changes->max_writes - changes->n_writes);
+    if (need->pages > kv_pages_free(kv) + need->released)
+        return error_set(err, STATUS_MEMORY, "kv: %u pages are needed, %u are free", need->pages,
+                         kv_pages_free(kv));
+    return STATUS_OK;
 }
 
 /* Where pages are short, what the index alone has of a page that the slot is to write is forgotten,
@@ -386,55 +396,18 @@ static bool claim(struct kv *kv, uint32_t slot)
     return any;
 }
 
-static enum status check_extend(const struct kv *kv, uint32_t slot, uint32_t length,
-                                uint32_t keep_from, const struct kv_changes *changes,
-                                struct error *err)
-{
-    struct need all = {0, 0, 0};
-    for (uint32_t i = 0; i < kv->config.n_groups; i++) {
-        const struct kv_group_config *g = &kv->config.groups[i];
-        if (g->tokens_per_page && pages_covering(length, g->tokens_per_page) > g->max_pages)
-            return error_set(err, STATUS_LIMIT, "kv: %u positions exceed a table of %u pages",
-                             length, g->max_pages);
-        struct need need = count_group(kv, slot, i, length, keep_from);
-        all.pages += need.pages;
-        all.copies += need.copies;
-        all.released += need.released;
-    }
-    if (all.pages > changes->max_writes - changes->n_writes ||
-        all.copies > changes->max_copies - changes->n_copies)
-        return error_set(err, STATUS_LIMIT, "kv: %llu table writes, room for %u",
-                         (unsigned long long)all.pages, changes->max_writes - changes->n_writes);
-    if (all.pages > kv_pages_free(kv) + all.released)
-        return error_set(err, STATUS_MEMORY, "kv: %llu pages are needed, %u are free",
-                         (unsigned long long)all.pages, kv_pages_free(kv));
-    return STATUS_OK;
-}
-
-static void take_entry(struct kv *kv, uint32_t slot, uint32_t group, uint32_t index,
-                       struct kv_changes *changes)
-{
-    uint32_t page = pool_take(kv);
-    kv_row(kv, slot, group)[index] = page;
-    write_entry(changes, slot, group, index, page);
-}
-
 /* Gives back what rows from keep_from on do not read, and the state that is to be overwritten where
  * others hold it too. */
 static void release_old(struct kv *kv, uint32_t slot, uint32_t group, uint32_t length,
                         uint32_t keep_from)
 {
-    const struct kv_group_config *g = &kv->config.groups[group];
     struct kv_slot *s = &kv->slots[slot];
     uint32_t *row = kv_row(kv, slot, group);
-    if (g->tokens_per_page) {
-        struct kv_span *span = &s->spans[group];
-        for (uint32_t kept = first_kept(g, keep_from); span->begin < kept; span->begin++)
-            pool_release(kv, &row[span->begin]);
-        return;
-    }
-    uint32_t half = g->fixed_pages / 2, at = (1 - s->state) * half;
-    for (uint32_t i = at; length > s->length && i < at + half; i++)
+    uint32_t kept = first_kept(kv, group, keep_from);
+    for (; s->spans[group].begin < kept; s->spans[group].begin++)
+        pool_release(kv, &row[s->spans[group].begin]);
+    struct kv_span span = written(kv, s, group, length);
+    for (uint32_t i = span.begin; is_recurrent(kv, group) && i < span.end; i++)
         if (row[i] != NONE && !is_own(kv, group, row[i], 0))
             pool_release(kv, &row[i]);
 }
@@ -442,55 +415,22 @@ static void release_old(struct kv *kv, uint32_t slot, uint32_t group, uint32_t l
 static void grow(struct kv *kv, uint32_t slot, uint32_t group, uint32_t length,
                  struct kv_changes *changes)
 {
-    const struct kv_group_config *g = &kv->config.groups[group];
     struct kv_slot *s = &kv->slots[slot];
     uint32_t *row = kv_row(kv, slot, group);
-    if (g->tokens_per_page == 0) {
-        uint32_t half = g->fixed_pages / 2, at = (1 - s->state) * half;
-        for (uint32_t i = at; length > s->length && i < at + half; i++)
-            if (row[i] == NONE)
-                take_entry(kv, slot, group, i, changes);
-        return;
-    }
-    if (must_copy(kv, s, slot, group, length)) {
-        uint32_t index = s->length / g->tokens_per_page, old = row[index];
-        take_entry(kv, slot, group, index, changes);
-        changes->copies[changes->n_copies++] = (struct kv_copy){old, row[index]};
+    struct kv_span span = written(kv, s, group, length);
+    for (uint32_t i = span.begin; i < span.end; i++) {
+        uint32_t old = row[i];
+        if (old != NONE && is_own(kv, group, old, s->length))
+            continue;
+        row[i] = pool_take(kv);
+        write_entry(changes, slot, group, i, row[i]);
+        if (old == NONE)
+            continue;
+        changes->copies[changes->n_copies++] = (struct kv_copy){old, row[i]};
         pool_release(kv, &old);
     }
-    struct kv_span *span = &s->spans[group];
-    for (uint64_t end = pages_covering(length, g->tokens_per_page); span->end < end; span->end++)
-        take_entry(kv, slot, group, span->end, changes);
-}
-
-/* The step of most sequences most of the time: one row, and every page it touches is there. */
-static bool extends_in_place(const struct kv *kv, uint32_t slot, uint32_t keep_from)
-{
-    const struct kv_slot *s = &kv->slots[slot];
-    for (uint32_t group = 0; group < kv->config.n_groups; group++) {
-        const struct kv_group_config *g = &kv->config.groups[group];
-        const uint32_t *row = kv_row(kv, slot, group);
-        uint32_t from = s->length >> kv->shifts[group], to = from + 1;
-        if (g->tokens_per_page == 0) {
-            from = (1 - s->state) * g->fixed_pages / 2;
-            to = from + g->fixed_pages / 2;
-        } else if (to != s->spans[group].end ||
-                   (g->window && keep_from >= g->window &&
-                    (keep_from - g->window + 1) >> kv->shifts[group] != s->spans[group].begin)) {
-            return false;
-        }
-        for (uint32_t i = from; i < to; i++)
-            if (row[i] == NONE || !is_own(kv, group, row[i], s->length))
-                return false;
-    }
-    return true;
-}
-
-static void advance(struct kv_slot *s, uint32_t length)
-{
-    s->before = s->length;
-    s->length = length;
-    s->state = 1 - s->state;
+    if (s->spans[group].end < span.end)
+        s->spans[group].end = span.end;
 }
 
 enum status kv_extend(struct kv *kv, uint32_t slot, uint32_t length, uint32_t keep_from,
@@ -499,22 +439,24 @@ enum status kv_extend(struct kv *kv, uint32_t slot, uint32_t length, uint32_t ke
     if (slot >= kv->config.n_slots || !kv->slots[slot].open)
         return error_set(err, STATUS_INTERNAL, "kv: slot %u is not open", slot);
     struct kv_slot *s = &kv->slots[slot];
+    struct need need;
     keep_from = keep_from < s->length ? keep_from : s->length;
-    if (length == s->length + 1 && extends_in_place(kv, slot, keep_from)) {
-        advance(s, length);
-        return STATUS_OK;
-    }
-    enum status status = check_extend(kv, slot, length, keep_from, changes, err);
+    enum status status = check_extend(kv, slot, length, keep_from, changes, &need, err);
     if (status == STATUS_MEMORY && claim(kv, slot))
-        status = check_extend(kv, slot, length, keep_from, changes, err);
+        status = check_extend(kv, slot, length, keep_from, changes, &need, err);
     if (status != STATUS_OK)
         return status;
-    for (uint32_t group = 0; group < kv->config.n_groups; group++)
-        release_old(kv, slot, group, length, keep_from);
-    for (uint32_t group = 0; group < kv->config.n_groups; group++)
-        grow(kv, slot, group, length, changes);
-    if (length > s->length)
-        advance(s, length);
+    if (need.pages || need.leaves) { /* one row rarely needs anything */
+        for (uint32_t group = 0; group < kv->config.n_groups; group++)
+            release_old(kv, slot, group, length, keep_from);
+        for (uint32_t group = 0; group < kv->config.n_groups; group++)
+            grow(kv, slot, group, length, changes);
+    }
+    if (length > s->length) {
+        s->before = s->length;
+        s->length = length;
+        s->state = 1 - s->state;
+    }
     return STATUS_OK;
 }
 

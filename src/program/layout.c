@@ -106,15 +106,26 @@ enum status layout_plan(const struct program *program, enum tensor_type kv_type,
     return STATUS_OK;
 }
 
-uint64_t layout_sequence_pages(const struct layout *layout, uint64_t tokens)
+enum status layout_kv_type(const char *name, enum tensor_type *out, struct error *err)
+{
+    static const enum tensor_type types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_Q8_0,
+                                             TENSOR_F8_E4M3};
+    *out = tensor_type_from_name(str_from(name));
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (types[i] == *out)
+            return STATUS_OK;
+    return error_set(err, STATUS_USAGE, "kv_type: '%s' is none of f32, f16, bf16, q8_0 and f8_e4m3",
+                     name);
+}
+
+uint64_t layout_bytes_read(const struct layout *layout, uint64_t tokens)
 {
     uint64_t total = 0;
     for (uint32_t i = 0; i < layout->n_groups; i++) {
         const struct group_layout *g = &layout->groups[i];
-        if (g->kind == GROUP_RECURRENT)
-            total += g->max_pages;
-        else
-            total += (tokens + g->tokens_per_page - 1) / g->tokens_per_page;
+        uint64_t read = g->window && g->window < tokens ? g->window : tokens;
+        total += g->tokens_per_page ? layout->page_bytes * read / g->tokens_per_page
+                                    : layout->page_bytes * g->max_pages / 2;
     }
     return total;
 }

@@ -69,8 +69,10 @@ struct layout {
 enum status layout_plan(const struct program *program, enum tensor_type kv_type, uint32_t n_slots,
                         uint32_t max_context, uint32_t target_tokens, struct layout *out,
                         struct error *err);
-/* Pages that one sequence of `tokens` tokens takes at most, over all groups. */
-uint64_t layout_sequence_pages(const struct layout *layout, uint64_t tokens);
+/* A type that K and V elements may have, by its name. */
+enum status layout_kv_type(const char *name, enum tensor_type *out, struct error *err);
+/* Bytes of state that a row reads as the last of `tokens` tokens. */
+uint64_t layout_bytes_read(const struct layout *layout, uint64_t tokens);
 
 /* Byte offset within the page of token t (0 <= t < tokens_per_page) of one head. */
 LAYOUT_FN uint64_t layout_k_offset(const struct group_layout *g, uint32_t layer, uint32_t head,

@@ -65,7 +65,6 @@ struct sched {
     struct key *keys; /* [n_sequences] */
     uint32_t n_keys;
     uint64_t served_floor; /* what a key that becomes active starts from */
-    uint64_t queued_tokens;
     uint64_t n_arrived, clock, n_plans;
     struct times times;
     struct sched_counters counters;

@@ -145,7 +145,6 @@ static void fork_children(struct sched *sched, uint32_t parent)
         }
         sched->n_free_slots--;
         sched->slot_owner[slot] = i;
-        sched->queued_tokens -= s->request.chain->n_prompt;
         sched->counters.cached_tokens += s->request.chain->n_prompt;
         s->slot = slot;
         s->computed = s->request.chain->n_prompt;
@@ -403,7 +402,6 @@ static enum outcome plan_waiting(struct sched *sched, uint32_t index, uint32_t *
     s->slot = slot;
     s->computed = match.cached;
     s->opened = true;
-    sched->queued_tokens -= c->n_prompt;
     queue_move(sched, index, RUNNING);
     if (!plan_prompt(sched, index, c->n_tokens, budget)) {
         uint64_t arrived = s->arrived;

@@ -100,9 +100,6 @@ static enum status check_config(const struct sched_config *c, const struct kv *k
                          "a step of %u rows and %u outputs is too small for %u sequences at once "
                          "(at least %llu of both)",
                          c->max_rows, c->max_outputs, c->n_slots, (unsigned long long)rows);
-    if (c->max_slices < c->n_slots)
-        return error_set(err, STATUS_USAGE, "sched: %u slices for %u slots", c->max_slices,
-                         c->n_slots);
     uint64_t writes = sched_least_writes(kv, c->n_slots, c->alignment);
     uint64_t copies = (uint64_t)c->n_slots * kv_groups(kv);
     if (c->max_writes < writes || c->max_copies < copies)
@@ -207,10 +204,6 @@ static enum status check_request(const struct sched *sched, const struct sched_r
             (unsigned long long)length, (unsigned long long)pages, kv_pages_total(sched->kv));
     if (sched_waiting(sched) >= c->max_queued || sched->unused == NONE)
         return error_set(err, STATUS_BUSY, "the queue of %u requests is full", c->max_queued);
-    if (c->max_queued_tokens && sched->queued_tokens + n_prompt > c->max_queued_tokens)
-        return error_set(err, STATUS_BUSY, "prompts of %llu tokens wait already, at most %llu may",
-                         (unsigned long long)sched->queued_tokens,
-                         (unsigned long long)c->max_queued_tokens);
     return STATUS_OK;
 }
 
@@ -233,9 +226,6 @@ enum status sched_add(struct sched *sched, const struct sched_request *request, 
         return status;
     uint32_t key = key_record(sched, request->key);
     struct key *k = &sched->keys[key];
-    if (sched->config.max_of_key && request->key && k->live >= sched->config.max_of_key)
-        return error_set(err, STATUS_KEY_BUSY,
-                         "%u requests of this key are in work or waiting already", k->live);
     if (k->live++ == 0 && k->served < sched->served_floor)
         k->served = sched->served_floor;
     uint32_t index = sched->unused, parent = NONE;
@@ -260,7 +250,6 @@ enum status sched_add(struct sched *sched, const struct sched_request *request, 
     s->hash_next = *bucket;
     *bucket = index;
     queue_push(sched, &sched->queues[s->place], index, false);
-    sched->queued_tokens += request->chain->n_prompt;
     sched_match(sched, s);
     return STATUS_OK;
 }
@@ -286,7 +275,6 @@ void sched_preempt(struct sched *sched, uint32_t index)
     sched->counters.preemptions++;
     if (sched->pressed == s->request.id)
         sched->pressed = 0;
-    sched->queued_tokens += n_prompt;
     queue_move(sched, index, WAITING);
 }
 
@@ -298,8 +286,6 @@ bool sched_remove(struct sched *sched, uint64_t id)
     struct sequence *s = &sched->sequences[index];
     if (s->place == RUNNING)
         vacate(sched, s);
-    else
-        sched->queued_tokens -= s->request.chain->n_prompt;
     sched->keys[s->key].live--;
     queue_unlink(sched, &sched->queues[s->place], index);
     uint32_t next;

@@ -33,18 +33,15 @@
 #include "kv/kv.h"
 
 struct sched_config {
-    uint32_t n_slots;           /* sequences that run at once */
-    uint32_t max_rows;          /* rows of a step; >= n_slots - 1 + alignment */
-    uint32_t max_slices;        /* slices of a step; >= n_slots */
-    uint32_t max_outputs;       /* wanted rows of a step; >= n_slots - 1 + alignment */
-    uint32_t max_writes;        /* table writes of a step; >= sched_least_writes() */
-    uint32_t max_copies;        /* page copies of a step; >= n_slots * groups */
-    uint32_t max_queued;        /* sequences waiting for a slot */
-    uint32_t max_context;       /* positions of one sequence */
-    uint32_t alignment;         /* chunks of a prompt end on multiples of this */
-    uint32_t max_gap_us;        /* 0: 250,000 */
-    uint64_t max_queued_tokens; /* of waiting prompts; 0: no limit */
-    uint32_t max_of_key;        /* sequences of one key, but of key 0; 0: no limit */
+    uint32_t n_slots;     /* sequences that run at once */
+    uint32_t max_rows;    /* rows of a step; >= n_slots - 1 + alignment */
+    uint32_t max_outputs; /* wanted rows of a step; >= n_slots - 1 + alignment */
+    uint32_t max_writes;  /* table writes of a step; >= sched_least_writes() */
+    uint32_t max_copies;  /* page copies of a step; >= n_slots * groups */
+    uint32_t max_queued;  /* sequences waiting for a slot */
+    uint32_t max_context; /* positions of one sequence */
+    uint32_t alignment;   /* chunks of a prompt end on multiples of this */
+    uint32_t max_gap_us;  /* 0: 250,000 */
 };
 
 /* What one sequence wants. */
@@ -98,8 +95,8 @@ enum status sched_create(const struct sched_config *config, struct kv *kv, struc
                          struct error *err);
 void sched_free(struct sched *sched); /* NULL allowed; kv stays the caller's */
 
-/* STATUS_CONTEXT: prompt + generation exceed the context or the whole pool. STATUS_BUSY,
- * STATUS_KEY_BUSY: a queue is full. */
+/* STATUS_CONTEXT: prompt + generation exceed the context or the whole pool. STATUS_BUSY: the queue
+ * is full. */
 enum status sched_add(struct sched *sched, const struct sched_request *request, struct error *err);
 /* Plans the next step; the pointer is valid until the next call. n_slices 0: nothing to do. */
 const struct sched_plan *sched_plan(struct sched *sched);

@@ -85,7 +85,6 @@ static void run_case(const char *name, uint32_t n_groups, uint32_t n_running, ui
     };
     struct sched_config limits = {.n_slots = SLOTS,
                                   .max_rows = 1024,
-                                  .max_slices = SLOTS,
                                   .max_outputs = 1024,
                                   .max_writes = 20000,
                                   .max_copies = 2000,

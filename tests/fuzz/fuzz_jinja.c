@@ -9,6 +9,7 @@
 
 #include "text/jinja/jinja.h"
 #include "text/jinja/text.h"
+#include "text/tokenizer/utf8.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "fixture.h"
+#include "kv_check.h"
 #include "sched/sched.h"
 
 #define BLOCK    32
@@ -106,7 +107,6 @@ static struct result replay(uint32_t n_pages, uint32_t max_context)
         .groups = {{.tokens_per_page = BLOCK, .max_pages = max_context / BLOCK + 1}}};
     struct sched_config sc = {.n_slots = SLOTS,
                               .max_rows = 2048,
-                              .max_slices = SLOTS,
                               .max_outputs = 2048,
                               .max_writes = 16384,
                               .max_copies = SLOTS,

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "fixture.h"
+#include "kv_check.h"
 #include "sched/sched.h"
 
 #define MAX_LIVE    32
@@ -107,10 +108,8 @@ static void sim_open(struct sim *sim)
     uint32_t least = c->n_slots - 1 + c->alignment;
     c->max_rows = least + draw(sim, 60);
     c->max_outputs = least + draw(sim, 30);
-    c->max_slices = c->n_slots + draw(sim, 4);
     c->max_queued = 1 + draw(sim, 20);
     c->max_context = 16 + draw(sim, MAX_CONTEXT - 16);
-    c->max_queued_tokens = draw(sim, 4) ? 0 : 500;
     c->max_gap_us = draw(sim, 2) ? 0 : 1 + draw(sim, 2000);
     k->n_slots = c->n_slots;
     k->max_extend = c->max_rows;
@@ -198,7 +197,7 @@ static void arrive(struct sim *sim)
     enum status status = sched_add(sim->sched, r, &err);
     REQUIRE(sim, status == STATUS_OK || status == STATUS_CONTEXT || status == STATUS_BUSY);
     REQUIRE(sim, status != STATUS_OK || (fits && !full));
-    REQUIRE(sim, status == STATUS_OK || !fits || full || sim->config.max_queued_tokens);
+    REQUIRE(sim, status == STATUS_OK || !fits || full);
     client->alive = status == STATUS_OK;
     sim->n_refused += status != STATUS_OK;
 }

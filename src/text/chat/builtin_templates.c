@@ -12,6 +12,7 @@
  * nobody runs here, are left to the model's own template.
  */
 #include "text/chat/chat.h"
+#include "text/tokenizer/tokenizer.h"
 
 /* clang-format off */
 static const char harmony[] =
@@ -189,4 +190,26 @@ static const char harmony[] =
 struct str chat_template_builtin(struct str name)
 {
     return str_eq_cstr(name, "harmony") ? STR_LIT(harmony) : (struct str){0};
+}
+
+static struct str token_text(const struct tokenizer *tokenizer, int32_t id)
+{
+    return id == VOCABULARY_NONE ? (struct str){NULL, 0} : tokenizer_piece(tokenizer, id);
+}
+
+void chat_template_source_complete(struct chat_template_source *source,
+                                   const struct tokenizer *tokenizer)
+{
+    static const char *const tokens[] = {"<|start|>", "<|channel|>", "<|message|>"};
+    source->bos_token = token_text(tokenizer, tokenizer_bos(tokenizer));
+    source->eos_token = token_text(tokenizer, tokenizer_eos(tokenizer));
+    source->unk_token = token_text(tokenizer, tokenizer_unk(tokenizer));
+    source->pad_token = token_text(tokenizer, tokenizer_pad(tokenizer));
+    bool speaks_harmony = source->text.len == 0;
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
+        int32_t id = tokenizer_find(tokenizer, str_from(tokens[i]));
+        speaks_harmony &= id != VOCABULARY_NONE && tokenizer_is_control(tokenizer, id);
+    }
+    if (speaks_harmony)
+        source->text = STR_LIT(harmony);
 }

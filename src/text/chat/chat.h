@@ -57,6 +57,7 @@ struct chat_request {
 };
 
 struct chat_template;
+struct tokenizer;
 
 /* What a model's files say about its template. Special tokens may be absent. */
 struct chat_template_source {
@@ -64,6 +65,10 @@ struct chat_template_source {
     struct str bos_token, eos_token, unk_token, pad_token;
 };
 
+/* Takes the special tokens from the tokenizer, and a template that is built in where the source has
+ * none but the tokens tell the format. */
+void chat_template_source_complete(struct chat_template_source *source,
+                                   const struct tokenizer *tokenizer);
 /* Compiles; the texts are copied. Errors as jinja_compile(). */
 enum status chat_template_create(const struct chat_template_source *source,
                                  struct chat_template **out, struct error *err);

@@ -5,6 +5,7 @@
  * conversation of a thousand messages takes some hundred thousand steps.
  */
 #include "text/jinja/run.h"
+#include "text/tokenizer/utf8.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -22,18 +22,6 @@ size_t utf8_count(struct str bytes)
     return n;
 }
 
-bool utf8_valid(struct str bytes)
-{
-    uint32_t c;
-    for (size_t i = 0; i < bytes.len;) {
-        unsigned n = utf8_decode((const uint8_t *)bytes.data + i, bytes.len - i, &c);
-        if (n == 0)
-            return false;
-        i += n;
-    }
-    return true;
-}
-
 unsigned utf8_encode(uint32_t c, char *out)
 {
     if (c < 0x80) {

@@ -75,8 +75,6 @@ static inline struct str text_str(const struct jinja_text *text)
 bool char_is_space(uint32_t code_point);
 /* Code points of valid UTF-8. */
 size_t utf8_count(struct str bytes);
-/* True if all of it is valid UTF-8. */
-bool utf8_valid(struct str bytes);
 /* Writes up to 4 bytes; returns how many. */
 unsigned utf8_encode(uint32_t code_point, char *out);
 

@@ -308,6 +308,18 @@ struct str tokenizer_piece(const struct tokenizer *tokenizer, int64_t id)
     return entry && entry->piece.data ? entry->piece : STR_LIT("");
 }
 
+void tokenizer_find_containing(const struct tokenizer *tokenizer, const char *const *texts,
+                               size_t n_texts, uint32_t n_ids, uint32_t *mask)
+{
+    memset(mask, 0, (n_ids + (size_t)31) / 32 * sizeof *mask);
+    for (uint32_t id = 0; id < n_ids; id++) {
+        struct str piece = tokenizer_piece(tokenizer, id);
+        for (size_t i = 0; i < n_texts; i++)
+            if (texts[i] && texts[i][0] && str_find(piece, str_from(texts[i]), 0) != SIZE_MAX)
+                mask[id / 32] |= 1u << id % 32;
+    }
+}
+
 bool tokenizer_is_control(const struct tokenizer *tokenizer, int64_t id)
 {
     const struct token_entry *entry = entry_at(tokenizer, id);

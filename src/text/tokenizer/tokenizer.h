@@ -68,6 +68,10 @@ uint32_t tokenizer_count(const struct tokenizer *tokenizer);
 /* The bytes of a token; maybe part of a code point. Empty for ids that have no token. Lives as long
  * as the tokenizer. */
 struct str tokenizer_piece(const struct tokenizer *tokenizer, int64_t id);
+/* Mask, a bit for each of the first n_ids tokens: those whose text contains one of the texts (empty
+ * ones and NULL count for nothing). mask: [(n_ids + 31) / 32]. */
+void tokenizer_find_containing(const struct tokenizer *tokenizer, const char *const *texts,
+                               size_t n_texts, uint32_t n_ids, uint32_t *mask);
 bool tokenizer_is_control(const struct tokenizer *tokenizer, int64_t id);
 /* True for tokens that end a turn: eos, eot, the model's own list, and well-known names. */
 bool tokenizer_is_end(const struct tokenizer *tokenizer, int64_t id);

@@ -5,8 +5,11 @@
 #ifndef SLUICE_TEXT_TOKENIZER_UTF8_H
 #define SLUICE_TEXT_TOKENIZER_UTF8_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "base/str.h"
 
 /* Bytes of the sequence that starts with `lead`, or 0 if no sequence does. */
 static inline unsigned utf8_length(uint8_t lead)
@@ -44,6 +47,19 @@ static inline unsigned utf8_decode(const uint8_t *p, size_t n, uint32_t *out)
     }
     *out = c;
     return length;
+}
+
+/* True if all of it is valid UTF-8. */
+static inline bool utf8_valid(struct str bytes)
+{
+    uint32_t c;
+    for (size_t i = 0; i < bytes.len;) {
+        unsigned n = utf8_decode((const uint8_t *)bytes.data + i, bytes.len - i, &c);
+        if (n == 0)
+            return false;
+        i += n;
+    }
+    return true;
 }
 
 /* The code point that ends at p + n, for looking backwards; 0 length if there is none. */

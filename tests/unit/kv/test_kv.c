@@ -7,6 +7,7 @@
 
 #include "fixture.h"
 #include "kv/kv.h"
+#include "kv_check.h"
 
 #define WRITES 512
 #define TOKENS 400

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fixture.h"
+#include "kv_check.h"
 #include "sched/sched.h"
 
 #define LIVE   64
@@ -28,7 +29,6 @@ static struct error err;
 static const struct sched_config normal = {
     .n_slots = 3,
     .max_rows = 10,
-    .max_slices = 64,
     .max_outputs = 6,
     .max_writes = 256,
     .max_copies = 64,
@@ -521,8 +521,6 @@ static void test_refusals(void **state)
     (void)state;
     struct sched_config config = normal;
     config.max_queued = 4;
-    config.max_queued_tokens = 60;
-    config.max_of_key = 2;
     config.max_context = 256;
     struct bench b = bench_of(10, &config);
     struct sched_request request = request_of(&b, 1, 0, 0, 0);
@@ -536,15 +534,8 @@ static void test_refusals(void **state)
     assert_int_equal(sched_add(b.sched, &request, &err), STATUS_CONTEXT); /* 50 pages */
     assert_non_null(strstr(err.message, "pool"));
     add(&b, 1, 30, 1);
-    request = request_of(&b, 2, 31, 1, 0);
-    assert_int_equal(sched_add(b.sched, &request, &err), STATUS_BUSY);
-    assert_non_null(strstr(err.message, "tokens wait"));
-    for (uint64_t id = 3; id <= 6; id++) {
-        request = request_of(&b, id, 4, 1, 0);
-        request.key = 9;
-        assert_int_equal(sched_add(b.sched, &request, &err), id <= 4 ? STATUS_OK : STATUS_KEY_BUSY);
-    }
-    assert_non_null(strstr(err.message, "key"));
+    add(&b, 3, 4, 1);
+    add(&b, 4, 4, 1);
     add(&b, 7, 4, 1);
     request = request_of(&b, 7, 4, 0, 0);
     assert_int_equal(sched_add(b.sched, &request, &err), STATUS_USAGE);

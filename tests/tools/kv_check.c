@@ -1,4 +1,6 @@
 /* The invariants, counted anew from tables and index. */
+#include "kv_check.h"
+
 #include <stdlib.h>
 
 #include "kv/internal.h"
@@ -87,6 +89,7 @@ bool kv_check(const struct kv *kv, struct error *err)
     for (uint32_t block = 0; block < kv->n_blocks && status == STATUS_OK; block++)
         status = check_block(kv, block, blocks, err);
     uint32_t n_unused = 0, n_kept = 0, n_states = 0;
+    uint32_t in_lists = kv->kept[0].count + kv->kept[1].count;
     for (uint32_t page = 0; page < kv->config.n_pages && status == STATUS_OK; page++) {
         const struct kv_page *p = &kv->pages[page];
         n_unused += p->count == 0 && p->block == NONE;
@@ -98,10 +101,10 @@ bool kv_check(const struct kv *kv, struct error *err)
                                "page %u is counted %u times, named %u times and by %u blocks", page,
                                p->count, named[page], blocks[page]);
     }
-    if (status == STATUS_OK && (n_unused != kv->n_unused || n_kept != kv_pages_cached(kv) ||
-                                n_states != kv->n_state_pages))
+    if (status == STATUS_OK &&
+        (n_unused != kv->n_unused || n_kept != in_lists || n_states != kv->n_state_pages))
         status = error_set(err, STATUS_INTERNAL, "%u+%u pages are free, the lists hold %u+%u",
-                           n_unused, n_kept, kv->n_unused, kv_pages_cached(kv));
+                           n_unused, n_kept, kv->n_unused, in_lists);
     free(named);
     return status == STATUS_OK;
 }

@@ -12,9 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backend/backend.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "fixture.h"
+#include "model/model.h"
 #include "sluice.h"
 
 #define N_TOKENS 37
@@ -278,6 +280,36 @@ static void test_damaged(void **state)
     buf_release(&expected);
 }
 
+/* Cut short after its digest was taken: the zeros that are packed then must not outlive this. */
+static void test_cut_while_packing(void **state)
+{
+    (void)state;
+    const char *path = copy_model(fixture_path("models/pebble/pebble-q8_0.gguf"), "cut.gguf");
+    const struct backend_api *api;
+    struct backend *backend;
+    struct model *model;
+    struct error err = {0};
+    struct backend_config config = {.n_threads = 2, .packed_cache = folder};
+    for (int whole = 0; whole < 2; whole++) {
+        let_settle();
+        assert_ok(model_open(path, &model, &err), &err);
+        assert_ok(backend_find("cpu", &api, NULL, &err), &err);
+        assert_ok(api->open(&config, &backend, &err), &err);
+        const struct program *program = model_program(model);
+        struct placed_weight *placed;
+        assert_ok(api->place(backend, program, 0, &placed, &err), &err);
+        if (!whole)
+            assert_int_equal(truncate(path, 100000), 0);
+        for (uint32_t i = 1; i < program->n_weights; i++)
+            assert_ok(api->place(backend, program, i, &placed, &err), &err);
+        assert_int_equal(model_damaged(model), !whole);
+        api->close(backend);
+        model_close(model);
+        assert_int_equal(count_files(), whole);
+        copy_model(fixture_path("models/pebble/pebble-q8_0.gguf"), "cut.gguf");
+    }
+}
+
 int main(void)
 {
     log_set_level(LOG_ERROR);
@@ -293,6 +325,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_other_name, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_no_folder, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_damaged, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_cut_while_packing, fresh_folder, remove_folder),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     fixture_remove_folder(fixture_scratch());

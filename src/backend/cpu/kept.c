@@ -194,6 +194,22 @@ const uint8_t *kept_find(struct cpu_backend *backend, const struct program *prog
     return kept->data + kept->contents.matrices[kept->matrix_of[weight]].offset;
 }
 
+/* A file of the model was cut short or unreadable: what was packed are zeros in part. The file may be
+ * as it was by the next start. */
+static bool source_damaged(const struct kept *kept)
+{
+    uint64_t offset;
+    for (uint32_t i = 0; i < kept->program->n_weights; i++) {
+        const struct weight *w = &kept->program->weights[i];
+        for (uint32_t part = 0; kept->matrix_of[i] != UINT32_MAX && part < w->count; part++) {
+            const struct mapped_file *file = mapped_file_find(w->parts[part], 1, &offset);
+            if (file && mapped_file_damaged(file))
+                return true;
+        }
+    }
+    return false;
+}
+
 void kept_add(struct cpu_backend *backend, const struct program *program, uint32_t weight,
               const uint8_t *panels)
 {
@@ -203,10 +219,13 @@ void kept_add(struct cpu_backend *backend, const struct program *program, uint32
     const uint8_t **place = &kept->panels[kept->matrix_of[weight]];
     kept->n_packed += *place == NULL;
     *place = panels;
-    if (kept->n_packed == kept->contents.layout.n_matrices) {
-        kept->writes = false;
+    if (kept->n_packed < kept->contents.layout.n_matrices)
+        return;
+    kept->writes = false;
+    if (source_damaged(kept))
+        log_warn("a file of the model is damaged: its packed weights are not kept");
+    else
         packed_cache_keep(kept->cache, &kept->contents, kept->panels);
-    }
 }
 
 bool kept_damaged(const struct cpu_backend *backend)

@@ -6,13 +6,39 @@
  * frequencies) become floats, since every row reads them; convolution weights are turned to
  * [taps, width], so that channels lie side by side.
  */
+#ifdef __linux__
+#define _DEFAULT_SOURCE /* madvise */
+#endif
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 #include "backend/cpu/internal.h"
 #include "base/checked.h"
 
 #define CACHE_LINE 64
+#define LARGE      ((size_t)1 << 20)
+
+/* Of a large block, whole pages are given back to the system, which gives others of zeros once they
+ * are touched: room for the largest step takes no memory, and no time at the start, until such a step
+ * comes. */
+static void clear(uint8_t *memory, size_t bytes)
+{
+#ifdef __linux__
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t before = (page - (uintptr_t)memory % page) % page;
+    size_t whole = bytes >= LARGE ? (bytes - before) / page * page : 0;
+    if (whole && madvise(memory + before, whole, MADV_DONTNEED) == 0) {
+        memset(memory, 0, before);
+        memset(memory + before + whole, 0, bytes - before - whole);
+        return;
+    }
+#endif
+    memset(memory, 0, bytes);
+}
 
 void *cpu_memory(uint64_t count, uint64_t size)
 {
@@ -22,7 +48,7 @@ void *cpu_memory(uint64_t count, uint64_t size)
         return NULL;
     void *memory = aligned_alloc(CACHE_LINE, (size_t)bytes);
     if (memory)
-        memset(memory, 0, (size_t)bytes);
+        clear(memory, (size_t)bytes);
     return memory;
 }
 

@@ -24,6 +24,7 @@
 
 #define PATIENCE_NS 1000000000 /* of closing, before it says what it waits for */
 #define LOCK_TRY_NS 20000000
+#define LOCK_TRIES  10
 #define NICENESS    10
 
 struct packed_cache {
@@ -85,6 +86,20 @@ static void let_go(struct packed_cache *cache)
 
 /* ---- finding ----------------------------------------------------------------------------------- */
 
+/* Whoever clears files holds one for an instant; who holds it longer is not waited for. */
+static bool lock_shared(int fd)
+{
+    const struct timespec pause = {0, LOCK_TRY_NS};
+    for (int tries = 0; tries < LOCK_TRIES; tries++) {
+        if (flock(fd, LOCK_SH | LOCK_NB) == 0)
+            return true;
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return false;
+        nanosleep(&pause, NULL);
+    }
+    return false;
+}
+
 /* Opened and locked; -1: there is none, or it is not to be trusted. */
 static int open_file(const struct packed_cache *cache, const char *name)
 {
@@ -102,8 +117,8 @@ static int open_file(const struct packed_cache *cache, const char *name)
         problem = "it belongs to another user";
     else if (info.st_mode & (S_IWGRP | S_IWOTH))
         problem = "others may write it";
-    else if (flock(fd, LOCK_SH) != 0)
-        problem = strerror(errno);
+    else if (!lock_shared(fd))
+        problem = "another process has it locked";
     if (!problem)
         return fd;
     log_warn("%s/%s: not used: %s", cache->path, name, problem);

@@ -444,6 +444,21 @@ static void test_lock_taken(void **state)
     free_model(&m);
 }
 
+/* A file that somebody locks for good is not waited for. */
+static void test_file_locked(void **state)
+{
+    (void)state;
+    struct model m;
+    make_model(&m, 61);
+    keep(&m, PLENTY);
+    int fd = open(path_of(&m, ".sluice"), O_RDONLY);
+    assert_true(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    assert_false(is_found(&m));
+    close(fd);
+    assert_true(is_found(&m));
+    free_model(&m);
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -474,6 +489,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_many_writers, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_two_processes, fresh_folder, remove_folder),
         cmocka_unit_test_setup_teardown(test_lock_taken, fresh_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(test_file_locked, fresh_folder, remove_folder),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

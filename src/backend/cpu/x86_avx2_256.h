@@ -108,7 +108,12 @@ INLINE void block_256(struct type_256 t, const uint8_t *block, const uint8_t *st
         for (uint32_t g = 0; g < 8; g++)
             group_256(t, NULL, steps, s, x, g, n, sum);
     else /* written out, so that what is shifted by is known */
-        UNROLL for (uint32_t g = 0; g < 8; g++) group_256(t, block, NULL, s, x, g, n, sum);
+        UNROLL for (uint32_t g = 0; g < 8; g++)
+        {
+            if (g == 4)
+                prefetch_half(block, t.bytes, 1);
+            group_256(t, block, NULL, s, x, g, n, sum);
+        }
     uint32_t pairs = t.group == 32 ? 4 : 8;
     UNROLL for (uint32_t m = 0; m < n; m++)
     {
@@ -144,7 +149,7 @@ INLINE void few_256(struct type_256 t, const uint8_t *panel, uint32_t blocks,
     for (uint32_t b = 0; b < blocks; b++, panel += t.bytes) {
         struct scales s;
         const struct act_256 *x[ROWS];
-        prefetch_block(panel, t.bytes);
+        prefetch_half(panel, t.bytes, 0);
         t.scales(panel, &s);
         for (uint32_t m = 0; m < n; m++)
             x[m] = act_at(rows, m, b);
@@ -181,12 +186,16 @@ INLINE void dots_256(struct type_256 t, const uint8_t *panel, uint32_t n_cols,
     memset(out, 0, rows->n * PANEL_ROWS * sizeof *out);
     for (uint32_t b = 0; b < blocks; b++, panel += t.bytes) {
         struct scales s;
-        prefetch_block(panel, t.bytes);
+        prefetch_half(panel, t.bytes, 0);
         t.scales(panel, &s);
         UNROLL for (uint32_t g = 0; g < 8; g++)
+        {
+            if (g == 4)
+                prefetch_half(panel, t.bytes, 1);
             UNROLL for (uint32_t i = 0; i < 8; i++) for (uint32_t h = 0; h < 2; h++)
                 _mm256_store_si256((__m256i *)(steps + (8 * g + i) * 64 + 32 * h),
                                    t.step(panel, g, i, h));
+        }
         uint32_t m = 0;
         for (; m + 3 <= rows->n; m += 3)
             rows_256(t, steps, &s, b, rows, m, 3, out);

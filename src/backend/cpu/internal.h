@@ -53,8 +53,12 @@ struct rope_table {
 
 /* What load() computed for one operation. */
 struct op_plan {
-    uint32_t quantise; /* bit 1 << act_form: the operation's input is quantised at its start */
-    bool runs_on;      /* the next operation needs no barrier after this one */
+    /* Sets of forms, bit 1 << act_form (matrix.c). */
+    uint32_t quantise;             /* the operation's input is quantised to these at its start */
+    uint32_t second;               /* of these its input lies in the second bank */
+    uint32_t gives;                /* its output is quantised to these as it is written */
+    uint32_t gives_second;         /* ... into the second bank */
+    bool runs_on;                  /* the next operation needs no barrier after this one */
     const struct rope_table *rope; /* OP_ROPE_KV that turns; else NULL */
     float *taps;                   /* OP_CONV: owned, weights as [taps, width]; else NULL */
 };
@@ -75,10 +79,13 @@ struct loaded_program {
         taken; /* owned, [n_threads, n_ops, TAKE_PHASES]: units gone of a thread's share; per step */
     bool profiling;
     const struct op_observer *observer; /* NULL: nobody watches */
-    /* Quantised rows of the operation at hand (matrix.c). Read by all threads until the walk's
-     * barrier after the last operation that uses them. */
-    uint8_t *acts[ACT_FORMS]; /* owned, act_bytes each; NULL where unused */
-    uint64_t act_bytes[ACT_FORMS];
+    /* Quantised rows of the operation at hand (matrix.c), in two banks. Read by all threads until the
+     * walk's barrier after the last operation that uses them. */
+    uint8_t *acts[2][ACT_FORMS]; /* owned, act_bytes each; NULL where unused */
+    uint64_t act_bytes[2][ACT_FORMS];
+    /* Panels written of a chunk of rows and a block of columns, of an operation that gives its output
+     * quantised: who writes the last one quantises. All 0 between operations. */
+    _Atomic uint32_t *written; /* owned, [chunks, blocks] of the largest; NULL: none gives */
     struct result_bank banks[RESULT_BANKS];
     uint64_t n_steps;
     struct loaded_program *next;
@@ -240,12 +247,16 @@ struct matrix_input {
     const float *x;
     size_t stride; /* words */
     uint32_t n, n_cols, split;
+    uint32_t second; /* op_plan.second */
 };
 struct matrix_input matrix_input(const struct cpu_run *run, struct view in, uint32_t n);
 /* This thread's share of quantising all rows; the caller waits for the others. */
 void matrix_quantise(const struct worker *w, const struct matrix_input *in, enum act_form form);
 /* What op_plan.quantise says, and the barrier. */
 void matrix_quantise_planned(const struct worker *w, const struct matrix_input *in, uint32_t forms);
+/* What op_plan.gives says, of blocks [block, block + n) of a row that has been written. */
+void matrix_give(const struct cpu_run *run, const struct op_plan *plan, struct view out,
+                 uint32_t row, uint32_t block, uint32_t n);
 /* Rows rows[m] / divide, m < n, of the input as the weight's kernel wants them. */
 void matrix_rows_of(const struct cpu_run *run, const struct matrix_input *in,
                     const struct placed_weight *placed, const uint32_t *rows, uint32_t divide,
@@ -261,6 +272,8 @@ const char *matrix_kernel_name(const struct placed_weight *placed);
  * sizes overflow. */
 bool cpu_packs(const struct program *program, uint32_t weight);
 bool plan_inputs(struct loaded_program *p);
+/* Entries of loaded_program.written; after plan_inputs(). */
+uint64_t plan_written(const struct loaded_program *p);
 /* walk.c: which operations run on without a barrier; after plan_inputs(). */
 void plan_barriers(struct loaded_program *p);
 
@@ -283,17 +296,17 @@ bool kept_damaged(const struct cpu_backend *backend);
 
 void cpu_embed(const struct worker *w, const struct op_embed *op);
 void cpu_position(const struct worker *w, const struct op_position *op);
-void cpu_norm(const struct worker *w, const struct op_norm *op);
-/* quantise: op_plan.quantise. */
-void cpu_linear(const struct worker *w, const struct op_linear *op, uint32_t quantise);
+void cpu_norm(const struct worker *w, const struct op_norm *op, const struct op_plan *plan);
+void cpu_linear(const struct worker *w, const struct op_linear *op, const struct op_plan *plan);
 /* This thread's share of a rotation table, before the first operation. */
 void cpu_rope_turns(const struct worker *w, const struct rope_table *table);
 /* table: NULL where nothing turns. */
 void cpu_rope_kv(const struct worker *w, const struct op_rope_kv *op,
                  const struct rope_table *table);
 void cpu_attention(const struct worker *w, const struct op_attention *op);
-void cpu_gated(const struct worker *w, const struct op_gated *op, uint32_t quantise);
+void cpu_gated(const struct worker *w, const struct op_gated *op, const struct op_plan *plan);
 void cpu_route(const struct worker *w, const struct op_route *op);
+/* quantise: op_plan.quantise; experts read the first bank. */
 void cpu_experts(const struct worker *w, const struct op_experts *op, uint32_t quantise);
 #define CONV_TAPS_MAX 64
 /* taps: weights as [taps, width]; at most CONV_TAPS_MAX of them. */
@@ -309,7 +322,7 @@ void cpu_match(const struct worker *w, const struct op_match *op);
 void cpu_add(const struct worker *w, const struct op_add *op);
 void cpu_mul(const struct worker *w, const struct op_mul *op);
 void cpu_select(const struct worker *w, const struct op_select *op);
-void cpu_logits(const struct worker *w, const struct op_logits *op, uint32_t quantise);
+void cpu_logits(const struct worker *w, const struct op_logits *op, const struct op_plan *plan);
 
 /* Words of thread scratch that an operation needs. */
 size_t experts_scratch_words(const struct program *program, const struct op_experts *op,

@@ -72,9 +72,9 @@ struct split {
     struct taking units; /* group * chunks + chunk */
 };
 
-/* One call of a kernel: rows [row, row + n_rows) by outputs [column, column + n_columns). */
+/* One call of a kernel: rows [row, row + n_rows), a chunk, by outputs [column, column + n_columns). */
 struct unit {
-    uint32_t row, n_rows;
+    uint32_t chunk, row, n_rows;
     uint32_t column, n_columns;
 };
 
@@ -102,7 +102,7 @@ static void group_units(const struct split *s, uint64_t i, unit_work *work, void
     uint32_t group = (uint32_t)(i / s->chunks), chunk = (uint32_t)(i % s->chunks);
     size_t first, last;
     thread_range(s->n_rows, chunk, s->chunks, CHUNK_ALIGN, &first, &last);
-    struct unit unit = {.row = (uint32_t)first, .n_rows = (uint32_t)(last - first)};
+    struct unit unit = {.chunk = chunk, .row = (uint32_t)first, .n_rows = (uint32_t)(last - first)};
     for (uint32_t p = group * s->together; p < (group + 1) * s->together && p < s->panels; p++) {
         unit.column = p * KERNEL_ROWS;
         uint32_t left = s->n_out - unit.column;
@@ -127,7 +127,16 @@ struct product {
     const struct placed_weight *weight, *other; /* other: the up half of a gated pair */
     const float *bias, *other_bias;
     const void *op;
+    const struct op_plan *plan;
 };
+
+/* The input of an operation, quantised where that is left to it. */
+static void take_input(const struct worker *w, struct product *p, struct view in, uint32_t n_rows)
+{
+    p->in = matrix_input(p->run, in, n_rows);
+    p->in.second = p->plan->second;
+    matrix_quantise_planned(w, &p->in, p->plan->quantise);
+}
 
 static void unit_dots(const struct product *p, const struct placed_weight *weight, struct unit unit,
                       float *sums)
@@ -166,17 +175,35 @@ static void linear_unit(void *context, struct unit unit)
     }
 }
 
-void cpu_linear(const struct worker *w, const struct op_linear *op, uint32_t quantise)
+void cpu_linear(const struct worker *w, const struct op_linear *op, const struct op_plan *plan)
 {
     const struct cpu_run *run = w->run;
     struct product p = {.run = run,
-                        .in = matrix_input(run, op->in, run_rows(run, op->in)),
+                        .plan = plan,
                         .weight = run->program->placed[op->weight],
                         .bias = run_vector(run, op->bias),
                         .op = op};
-    matrix_quantise_planned(w, &p.in, quantise);
+    take_input(w, &p, op->in, run_rows(run, op->in));
     struct split split = split_product(w, p.in.n, op->out.width, p.weight->panel_bytes);
     each_unit(w, &split, linear_unit, &p);
+}
+
+/* A panel of a chunk of rows is written: who completes a block of columns quantises it, while it is
+ * in the caches, for the matrix that comes next. */
+static void give_panel(const struct product *p, struct view out, struct unit unit)
+{
+    uint32_t block = unit.column / ACT_COLUMNS;
+    uint32_t left = out.width - block * ACT_COLUMNS;
+    uint32_t columns = left < ACT_COLUMNS ? left : ACT_COLUMNS;
+    uint32_t panels = (columns + KERNEL_ROWS - 1) / KERNEL_ROWS;
+    _Atomic uint32_t *written =
+        &p->run->program->written[(size_t)unit.chunk * act_blocks(out.width) + block];
+    /* Acquire and release: the one that completes it sees what the others wrote. */
+    if (atomic_fetch_add_explicit(written, 1, memory_order_acq_rel) + 1 < panels)
+        return;
+    atomic_store_explicit(written, 0, memory_order_relaxed);
+    for (uint32_t m = 0; m < unit.n_rows; m++)
+        matrix_give(p->run, p->plan, out, unit.row + m, block, 1);
 }
 
 static void gated_unit(void *context, struct unit unit)
@@ -196,19 +223,21 @@ static void gated_unit(void *context, struct unit unit)
             up[c] += p->other_bias[unit.column + c];
         activate_gates(p->run, op->act, gate, up, unit.n_columns, out);
     }
+    if (p->plan->gives)
+        give_panel(p, op->out, unit);
 }
 
-void cpu_gated(const struct worker *w, const struct op_gated *op, uint32_t quantise)
+void cpu_gated(const struct worker *w, const struct op_gated *op, const struct op_plan *plan)
 {
     const struct cpu_run *run = w->run;
     struct product p = {.run = run,
-                        .in = matrix_input(run, op->in, run_rows(run, op->in)),
+                        .plan = plan,
                         .weight = run->program->placed[op->gate],
                         .other = run->program->placed[op->up],
                         .bias = run_vector(run, op->gate_bias),
                         .other_bias = run_vector(run, op->up_bias),
                         .op = op};
-    matrix_quantise_planned(w, &p.in, quantise);
+    take_input(w, &p, op->in, run_rows(run, op->in));
     struct split split =
         split_product(w, p.in.n, op->out.width, p.weight->panel_bytes + p.other->panel_bytes);
     each_unit(w, &split, gated_unit, &p);
@@ -232,15 +261,15 @@ static void logits_unit(void *context, struct unit unit)
     }
 }
 
-void cpu_logits(const struct worker *w, const struct op_logits *op, uint32_t quantise)
+void cpu_logits(const struct worker *w, const struct op_logits *op, const struct op_plan *plan)
 {
     const struct cpu_run *run = w->run;
     struct product p = {.run = run,
-                        .in = matrix_input(run, op->in, run->step->n_logits),
+                        .plan = plan,
                         .weight = run->program->placed[op->weight],
                         .bias = run_vector(run, op->bias),
                         .op = op};
-    matrix_quantise_planned(w, &p.in, quantise);
+    take_input(w, &p, op->in, run->step->n_logits);
     struct split split = split_product(w, p.in.n, op->out.width, p.weight->panel_bytes);
     each_unit(w, &split, logits_unit, &p);
 }

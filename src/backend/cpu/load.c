@@ -120,8 +120,11 @@ static void free_program(struct loaded_program *p)
             free(p->ropes[i].turns);
     for (int i = 0; i < RESULT_BANKS; i++)
         free(p->banks[i].words);
-    for (int form = 0; form < ACT_FORMS; form++)
-        free(p->acts[form]);
+    for (int form = 0; form < ACT_FORMS; form++) {
+        free(p->acts[0][form]);
+        free(p->acts[1][form]);
+    }
+    free((void *)p->written);
     free(p->step_words);
     free(p->scores);
     free(p->plans);
@@ -237,6 +240,21 @@ static enum status plan_op(struct cpu_backend *backend, struct loaded_program *p
     }
 }
 
+static bool allocate_acts(struct loaded_program *p)
+{
+    for (int bank = 0; bank < 2; bank++)
+        for (int form = 0; form < ACT_FORMS; form++) {
+            if (!p->act_bytes[bank][form])
+                continue;
+            p->acts[bank][form] = cpu_memory(p->act_bytes[bank][form], 1);
+            if (!p->acts[bank][form])
+                return false;
+        }
+    uint64_t written = plan_written(p);
+    p->written = written ? cpu_memory(written, sizeof *p->written) : NULL;
+    return !written || p->written;
+}
+
 static enum status allocate_program(struct cpu_backend *backend, struct loaded_program *p,
                                     struct error *err)
 {
@@ -258,12 +276,7 @@ static enum status allocate_program(struct cpu_backend *backend, struct loaded_p
         p->limits.max_rows > p->limits.max_outputs ? p->limits.max_rows : p->limits.max_outputs;
     p->step_words = cpu_memory(program->step_row_words * p->limits.max_rows, sizeof(float));
     p->scores = cpu_memory(route_words * rows, sizeof(float));
-    bool complete = p->step_words && p->scores && plan_inputs(p);
-    for (int form = 0; complete && form < ACT_FORMS; form++)
-        if (p->act_bytes[form]) {
-            p->acts[form] = cpu_memory(p->act_bytes[form], 1);
-            complete = p->acts[form] != NULL;
-        }
+    bool complete = p->step_words && p->scores && plan_inputs(p) && allocate_acts(p);
     for (int i = 0; i < RESULT_BANKS; i++) {
         p->banks[i].words =
             cpu_memory(program->output_row_words * p->limits.max_outputs, sizeof(float));

@@ -3,10 +3,12 @@
  * their input, and one panel of a product.
  *
  * Fast mode packs every weight that is only ever a matrix (or also the embedding table); a packed
- * kernel asks for its activations in one form. The rows an operation reads are quantised at its
- * start, by all threads, into p->acts[form] as [block][row]; operations after it that read the same
- * rows in the same form (q, k and v; a shared expert) find them there, because plan_inputs() has
- * followed at load what acts holds at each operation. All of it is per row: company does not matter.
+ * kernel asks for its activations in one form, as [block][row]. Norms and gated pairs give their rows
+ * quantised to the matrices that come next; rows of others are quantised at an operation's start, by
+ * all threads. Operations after it that read the same rows in the same form (q, k and v; a shared
+ * expert) find them there, because plan_inputs() has followed at load what is held at each operation.
+ * There are two banks: given rows go to the one that the giver does not read, rows quantised at a
+ * start to the first. All of it is per row: company does not matter.
  */
 #include "backend/cpu/internal.h"
 #include "base/checked.h"
@@ -76,13 +78,14 @@ static bool same_view(struct view a, struct view b)
     return a.buffer == b.buffer && a.column == b.column && a.width == b.width;
 }
 
-static bool need_room(struct loaded_program *p, enum act_form form, uint64_t rows, uint32_t n_cols)
+static bool need_room(uint64_t act_bytes[ACT_FORMS], enum act_form form, uint64_t rows,
+                      uint32_t n_cols)
 {
     uint64_t bytes;
     if (!checked_mul_u64(rows, (uint64_t)act_blocks(n_cols) * act_block_bytes(form), &bytes))
         return false;
-    if (bytes > p->act_bytes[form])
-        p->act_bytes[form] = bytes;
+    if (bytes > act_bytes[form])
+        act_bytes[form] = bytes;
     return true;
 }
 
@@ -92,40 +95,127 @@ static uint64_t rows_of(const struct loaded_program *p, struct view view)
                                                               : p->limits.max_outputs;
 }
 
-bool plan_inputs(struct loaded_program *p)
+/* The view that an operation can give quantised, as it writes whole rows or whole blocks of them. */
+static const struct view *given_view(const struct op *op)
 {
-    struct view held[ACT_FORMS]; /* what acts[form] holds */
-    bool fits = true;
-    for (int f = 0; f < ACT_FORMS; f++)
-        held[f] = VIEW_NONE;
-    for (uint32_t i = 0; i < p->program->n_ops; i++) {
+    if (op->kind == OP_NORM && op->u.norm.group == op->u.norm.out.width)
+        return &op->u.norm.out;
+    return op->kind == OP_GATED ? &op->u.gated.out : NULL;
+}
+
+/* Forms in which the matrices right after operation `index` multiply what it writes. Experts read the
+ * first bank, and logits fewer rows. */
+static uint32_t wanted_forms(const struct loaded_program *p, uint32_t index)
+{
+    const struct view *out = given_view(&p->program->ops[index]);
+    uint32_t forms = 0;
+    for (uint32_t i = index + 1; out && i < p->program->n_ops; i++) {
         const struct op *op = &p->program->ops[i];
         struct factors f = op_factors(op);
-        for (uint32_t k = 0; k < f.n; k++) {
-            enum act_form form = form_of(p, f.weights[k]);
-            if (form == ACT_FLOAT || same_view(held[form], *f.in))
-                continue;
-            p->plans[i].quantise |= 1u << form;
-            /* Logits read fewer rows than others of the same view would. */
-            held[form] = op->kind == OP_LOGITS ? VIEW_NONE : *f.in;
-            fits &= need_room(p, form, rows_of(p, *f.in), f.in->width);
+        if (f.n == 0 || op->kind == OP_EXPERTS || op->kind == OP_LOGITS || !same_view(*f.in, *out))
+            break;
+        for (uint32_t k = 0; k < f.n; k++)
+            forms |= 1u << form_of(p, f.weights[k]);
+    }
+    return forms & ~(1u << ACT_FLOAT);
+}
+
+/* What acts holds while operations are followed. */
+struct held {
+    struct view views[ACT_FORMS];
+    uint32_t second; /* forms whose rows lie in the second bank */
+};
+
+static void forget_written(struct held *held, const struct op *op)
+{
+    struct op_operands operands = op_operands(op);
+    for (uint32_t k = 0; k < operands.n; k++)
+        for (int form = 0; form < ACT_FORMS; form++)
+            if (operands.views[k].written && operands.views[k].view->buffer != NO_BUFFER &&
+                operands.views[k].view->buffer == held->views[form].buffer)
+                held->views[form] = VIEW_NONE;
+}
+
+/* The input: found, or to be quantised at the start. */
+static bool plan_reading(struct loaded_program *p, uint32_t index, struct held *held)
+{
+    const struct op *op = &p->program->ops[index];
+    struct op_plan *plan = &p->plans[index];
+    struct factors f = op_factors(op);
+    bool fits = true;
+    for (uint32_t k = 0; k < f.n; k++) {
+        enum act_form form = form_of(p, f.weights[k]);
+        uint32_t bit = 1u << form;
+        bool found = same_view(held->views[form], *f.in) &&
+                     (op->kind != OP_EXPERTS || !(held->second & bit));
+        if (form == ACT_FLOAT)
+            continue;
+        if (found) {
+            plan->second |= held->second & bit;
+            continue;
         }
-        if (op->kind == OP_EXPERTS) {
-            enum act_form form = form_of(p, op->u.experts.down);
-            if (form != ACT_FLOAT) {
-                held[form] = VIEW_NONE;
-                fits &= need_room(p, form, rows_of(p, *f.in) * op->u.experts.k,
-                                  p->program->weights[op->u.experts.down].n_cols);
-            }
+        plan->quantise |= bit;
+        held->second &= ~bit;
+        /* Logits read fewer rows than others of the same view would. */
+        held->views[form] = op->kind == OP_LOGITS ? VIEW_NONE : *f.in;
+        fits &= need_room(p->act_bytes[0], form, rows_of(p, *f.in), f.in->width);
+    }
+    if (op->kind != OP_EXPERTS)
+        return fits;
+    enum act_form form = form_of(p, op->u.experts.down);
+    if (form == ACT_FLOAT)
+        return fits;
+    held->views[form] = VIEW_NONE;
+    return fits && need_room(p->act_bytes[0], form, rows_of(p, *f.in) * op->u.experts.k,
+                             p->program->weights[op->u.experts.down].n_cols);
+}
+
+/* The output, if those that come next want it quantised. */
+static bool plan_giving(struct loaded_program *p, uint32_t index, struct held *held)
+{
+    struct op_plan *plan = &p->plans[index];
+    plan->gives = wanted_forms(p, index);
+    if (!plan->gives)
+        return true;
+    const struct view *out = given_view(&p->program->ops[index]);
+    plan->gives_second = plan->gives & ~plan->second;
+    held->second = (held->second & ~plan->gives) | plan->gives_second;
+    bool fits = true;
+    for (int form = 0; form < ACT_FORMS; form++)
+        if (plan->gives >> form & 1) {
+            held->views[form] = *out;
+            fits &= need_room(p->act_bytes[plan->gives_second >> form & 1], (enum act_form)form,
+                              rows_of(p, *out), out->width);
         }
-        struct op_operands operands = op_operands(op);
-        for (uint32_t k = 0; k < operands.n; k++)
-            for (int form = 0; form < ACT_FORMS; form++)
-                if (operands.views[k].written && operands.views[k].view->buffer != NO_BUFFER &&
-                    operands.views[k].view->buffer == held[form].buffer)
-                    held[form] = VIEW_NONE;
+    return fits;
+}
+
+bool plan_inputs(struct loaded_program *p)
+{
+    struct held held = {0};
+    bool fits = true;
+    for (int f = 0; f < ACT_FORMS; f++)
+        held.views[f] = VIEW_NONE;
+    for (uint32_t i = 0; i < p->program->n_ops; i++) {
+        fits &= plan_reading(p, i, &held);
+        forget_written(&held, &p->program->ops[i]);
+        fits &= plan_giving(p, i, &held);
     }
     return fits;
+}
+
+uint64_t plan_written(const struct loaded_program *p)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < p->program->n_ops; i++) {
+        const struct op *op = &p->program->ops[i];
+        if (!p->plans[i].gives || op->kind != OP_GATED)
+            continue;
+        uint64_t chunks = (rows_of(p, op->u.gated.out) + KERNEL_X - 1) / KERNEL_X;
+        uint64_t entries = chunks * act_blocks(op->u.gated.out.width);
+        most = entries > most ? entries : most;
+    }
+    return most;
 }
 
 /* ---- inputs ------------------------------------------------------------------------------------ */
@@ -148,7 +238,7 @@ static const float *input_row(const struct matrix_input *in, uint32_t row)
 
 void matrix_quantise(const struct worker *w, const struct matrix_input *in, enum act_form form)
 {
-    uint8_t *acts = w->run->program->acts[form];
+    uint8_t *acts = w->run->program->acts[0][form];
     size_t size = act_block_bytes(form);
     uint32_t blocks = act_blocks(in->n_cols);
     struct share share = worker_share(w, (uint64_t)in->n * blocks);
@@ -171,18 +261,37 @@ void matrix_quantise_planned(const struct worker *w, const struct matrix_input *
     worker_barrier(w);
 }
 
+void matrix_give(const struct cpu_run *run, const struct op_plan *plan, struct view out,
+                 uint32_t row, uint32_t block, uint32_t n)
+{
+    const float *x = run_row(run, out, row);
+    uint32_t rows = run_rows(run, out);
+    for (int form = 0; form < ACT_FORMS; form++) {
+        if (!(plan->gives >> form & 1))
+            continue;
+        uint8_t *acts = run->program->acts[plan->gives_second >> form & 1][form];
+        size_t size = act_block_bytes((enum act_form)form);
+        for (uint32_t b = block; b < block + n; b++) {
+            uint32_t left = out.width - b * ACT_COLUMNS;
+            run->backend->quantise((enum act_form)form, x + (size_t)b * ACT_COLUMNS,
+                                   left < ACT_COLUMNS ? left : ACT_COLUMNS,
+                                   acts + ((size_t)b * rows + row) * size);
+        }
+    }
+}
+
 void matrix_rows_of(const struct cpu_run *run, const struct matrix_input *in,
                     const struct placed_weight *placed, const uint32_t *rows, uint32_t divide,
                     uint32_t n, struct act_rows *out)
 {
     enum act_form form = placed->packed ? placed->packed->form : ACT_FLOAT;
     size_t size = act_block_bytes(form);
+    const uint8_t *acts = run->program->acts[in->second >> form & 1][form];
     out->n = n;
     out->block_stride = in->n * size;
     for (uint32_t m = 0; m < n; m++) {
         uint32_t row = rows[m] / divide;
-        out->x[m] = size ? (const void *)(run->program->acts[form] + row * size)
-                         : (const void *)input_row(in, row);
+        out->x[m] = size ? (const void *)(acts + row * size) : (const void *)input_row(in, row);
     }
 }
 

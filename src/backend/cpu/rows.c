@@ -143,7 +143,7 @@ static void plain_group(const struct op_norm *op, const float *in, const float *
     }
 }
 
-void cpu_norm(const struct worker *w, const struct op_norm *op)
+void cpu_norm(const struct worker *w, const struct op_norm *op, const struct op_plan *plan)
 {
     const struct cpu_run *run = w->run;
     const struct weight *weights = run->program->program->weights;
@@ -157,6 +157,8 @@ void cpu_norm(const struct worker *w, const struct op_norm *op)
         (op->kind > NORM_LAYER ? plain_group : run->backend->floats->norm)(
             op, run_row(run, op->in, row) + at, whole_weight ? weight + at : weight,
             whole_bias ? bias + at : bias, run_row(run, op->out, row) + at);
+        if (plan->gives)
+            matrix_give(run, plan, op->out, row, 0, act_blocks(op->out.width));
     }
 }
 

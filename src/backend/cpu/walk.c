@@ -46,7 +46,8 @@ void plan_barriers(struct loaded_program *p)
 {
     const struct program *program = p->program;
     for (uint32_t first = 0, i = 1; i < program->n_ops; i++) {
-        bool free = only_views(p, i - 1) && only_views(p, i) && p->plans[i].quantise == 0;
+        bool free = only_views(p, i - 1) && only_views(p, i) && p->plans[i].quantise == 0 &&
+                    p->plans[i].gives == 0;
         for (uint32_t j = first; j < i && free; j++)
             free = !conflict(program, &program->ops[j], &program->ops[i]);
         p->plans[i - 1].runs_on = free;
@@ -69,10 +70,10 @@ static void run_op(const struct worker *w, uint32_t index)
         cpu_position(w, &op->u.position);
         break;
     case OP_NORM:
-        cpu_norm(w, &op->u.norm);
+        cpu_norm(w, &op->u.norm, plan);
         break;
     case OP_LINEAR:
-        cpu_linear(w, &op->u.linear, plan->quantise);
+        cpu_linear(w, &op->u.linear, plan);
         break;
     case OP_ROPE_KV:
         cpu_rope_kv(w, &op->u.rope_kv, plan->rope);
@@ -81,7 +82,7 @@ static void run_op(const struct worker *w, uint32_t index)
         cpu_attention(w, &op->u.attention);
         break;
     case OP_GATED:
-        cpu_gated(w, &op->u.gated, plan->quantise);
+        cpu_gated(w, &op->u.gated, plan);
         break;
     case OP_ROUTE:
         cpu_route(w, &op->u.route);
@@ -120,7 +121,7 @@ static void run_op(const struct worker *w, uint32_t index)
         cpu_select(w, &op->u.select);
         break;
     case OP_LOGITS:
-        cpu_logits(w, &op->u.logits, plan->quantise);
+        cpu_logits(w, &op->u.logits, plan);
         break;
     }
 }

@@ -51,8 +51,10 @@ sluice_isa(AVX512 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx
     src/hw/peak_avx512.c)
 sluice_isa(AVX512 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mfma;-mf16c${optimise}"
     src/backend/cpu/x86_avx512.c)
+sluice_isa(AVX512_BF16 "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512bf16;-mfma;-mf16c${optimise}"
+    src/backend/cpu/x86_avx512_bf16.c)
 sluice_isa(AMX "-mamx-tile;-mamx-int8;-mamx-bf16" src/hw/peak_amx.c)
 sluice_isa(AMX "-mamx-tile;-mamx-int8;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mfma;-mf16c${optimise}"
-    src/backend/cpu/x86_amx.c)
+    src/backend/cpu/x86_amx.c src/backend/cpu/x86_amx_32.c)
 sluice_isa(AMX "-mamx-tile;-mamx-bf16;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mfma;-mf16c${optimise}"
     src/backend/cpu/x86_amx_bf16.c)

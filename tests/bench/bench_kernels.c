@@ -122,15 +122,10 @@ static double measure(struct bench *b, uint32_t n_x, uint64_t panels)
 
 static double twin_seconds(const struct bench *b)
 {
-    for (uint32_t i = 0; i < kernel_set_scalar.n_packed; i++)
-        if (kernel_set_scalar.packed[i].type == b->kernel->type &&
-            (kernel_set_scalar.packed[i].form == ACT_BF16) == (b->kernel->form == ACT_BF16)) {
-            struct bench twin = *b;
-            twin.kernel = &kernel_set_scalar.packed[i];
-            twin.set = &kernel_set_scalar;
-            return measure(&twin, 1, 8 * b->n_threads);
-        }
-    return 0;
+    struct bench twin = *b;
+    twin.kernel = kernel_twin(b->kernel);
+    twin.set = &kernel_set_scalar;
+    return twin.kernel ? measure(&twin, 1, 8 * b->n_threads) : 0;
 }
 
 static void run(struct bench *b, uint64_t bytes, uint32_t most_rows, const struct limits *limits)

@@ -84,20 +84,16 @@ static uint8_t *quantise_rows(const struct operands *o, enum act_form form, act_
     return blocks;
 }
 
-/* The scalar twin; integers are the same in the wide forms. */
-static const struct packed_kernel *find_twin(const struct packed_kernel *kernel)
+static bool is_bf16(enum act_form form)
 {
-    for (uint32_t i = 0; i < kernel_set_scalar.n_packed; i++) {
-        const struct packed_kernel *twin = &kernel_set_scalar.packed[i];
-        if (twin->type == kernel->type && (twin->form == ACT_BF16) == (kernel->form == ACT_BF16))
-            return twin;
-    }
-    return NULL;
+    return form == ACT_BF16 || form == ACT_BF16_PAIRS;
 }
+
+static const char *only; /* the one set to test; NULL: all */
 
 static bool runs_here(const struct kernel_set *set)
 {
-    return !set->usable || set->usable();
+    return (!only || !strcmp(set->name, only)) && (!set->usable || set->usable());
 }
 
 /* Results of one kernel with its own set's quantiser; out: [ACT_ROWS_MAX * PANEL_ROWS]. */
@@ -116,7 +112,7 @@ static void compare(const struct kernel_set *set, const struct packed_kernel *ke
     static float want[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
     static float got[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
     struct operands o = make_operands(kernel->type, n_cols, n_rows, seed);
-    const struct packed_kernel *twin = find_twin(kernel);
+    const struct packed_kernel *twin = kernel_twin(kernel);
     assert_non_null(twin);
     compute(&o, twin, act_quantise_scalar, n, want);
     compute(&o, kernel, set->quantise, n, got);
@@ -138,7 +134,7 @@ static void test_bits(void **state)
         if (!set->n_packed)
             continue;
         if (!runs_here(set)) {
-            print_message("%s: not on this machine\n", set->name);
+            print_message("%s: not on this machine, or not asked for\n", set->name);
             continue;
         }
         for (uint32_t k = 0; k < set->n_packed; k++) {
@@ -166,9 +162,9 @@ static void test_extremes(void **state)
         const struct kernel_set *set = kernel_set_at(s);
         for (uint32_t k = 0; k < set->n_packed && runs_here(set); k++) {
             const struct packed_kernel *kernel = &set->packed[k];
-            if (kernel->form == ACT_FLOAT || kernel->form == ACT_BF16)
+            if (kernel->form == ACT_FLOAT || is_bf16(kernel->form))
                 continue;
-            const struct packed_kernel *twin = find_twin(kernel);
+            const struct packed_kernel *twin = kernel_twin(kernel);
             for (uint32_t fill = 0; fill < 4; fill++) {
                 uint64_t seed = 1;
                 struct operands o = make_operands(kernel->type, 512, PANEL_ROWS, &seed);
@@ -178,7 +174,7 @@ static void test_extremes(void **state)
                              o.panel);
                 for (uint32_t i = 0; i < ACT_ROWS_MAX * 512; i++)
                     o.x[i] = fill / 2 ? -1.0f : 1.0f;
-                for (uint32_t n = 1; n <= 9; n++) {
+                for (uint32_t n = 1; n <= 33; n += n < 9 ? 1 : 12) {
                     compute(&o, twin, act_quantise_scalar, n, want);
                     compute(&o, kernel, set->quantise, n, got);
                     if (memcmp(got, want, n * PANEL_ROWS * sizeof *got) != 0)
@@ -258,7 +254,8 @@ static bool asks_for(const struct kernel_set *set, enum act_form form)
 static void check_quantised(const struct kernel_set *set, const float *x, uint32_t n,
                             const char *what)
 {
-    static const enum act_form forms[] = {ACT_I8_256, ACT_I8_32, ACT_I16_256, ACT_I16_32, ACT_BF16};
+    static const enum act_form forms[] = {ACT_I8_256, ACT_I8_32, ACT_I16_256,
+                                          ACT_I16_32, ACT_BF16,  ACT_BF16_PAIRS};
     for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
         uint8_t want[sizeof(struct act_bf16)], got[sizeof want];
         if (!asks_for(set, forms[f]))
@@ -311,8 +308,10 @@ static void test_activations(void **state)
     }
 }
 
-int main(void)
+/* test_packed [SET]: an emulator takes minutes for each. */
+int main(int argc, char **argv)
 {
+    only = argc > 1 ? argv[1] : NULL;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_packing), cmocka_unit_test(test_activations),
         cmocka_unit_test(test_bits),    cmocka_unit_test(test_extremes),

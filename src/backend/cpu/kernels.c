@@ -6,6 +6,9 @@ static const struct kernel_set *const sets[] = {
 #ifdef SLUICE_HAVE_AMX
     &kernel_set_amx,
 #endif
+#ifdef SLUICE_HAVE_AVX512_BF16
+    &kernel_set_avx512_bf16,
+#endif
 #ifdef SLUICE_HAVE_AVX512
     &kernel_set_avx512,
 #endif
@@ -22,8 +25,11 @@ static bool usable(size_t s)
 {
     static _Atomic int known[N_SETS];
     int answer = known[s];
-    if (!answer)
-        known[s] = answer = !sets[s]->usable || sets[s]->usable() ? 2 : 1;
+    if (!answer) {
+        bool yes = (!sets[s]->usable || sets[s]->usable()) &&
+                   (!sets[s]->preferred || sets[s]->preferred());
+        known[s] = answer = yes ? 2 : 1;
+    }
     return answer == 2;
 }
 

@@ -61,7 +61,8 @@ struct kernel_set {
     uint32_t n_packed;
     /* One block of activations: act_quantise_scalar(), faster; NULL in sets without packed kernels. */
     act_quantise *quantise;
-    bool (*usable)(void); /* on this machine; NULL: always */
+    bool (*usable)(void);    /* on this machine; NULL: always */
+    bool (*preferred)(void); /* where usable, to the sets behind it; NULL: always */
     void (*rest)(void); /* the calling thread has nothing to do for a while; NULL: nothing to say */
 };
 
@@ -69,13 +70,17 @@ struct kernel_set {
 extern const struct kernel_set kernel_set_portable;
 /* Twins of the packed kernels: for tests and comparison, never chosen. */
 extern const struct kernel_set kernel_set_scalar;
+/* What says which bits a packed kernel computes. */
+const struct packed_kernel *kernel_twin(const struct packed_kernel *kernel);
 /* Where compiled in (cmake/kernels.cmake). */
 extern const struct kernel_set kernel_set_avx2;
 extern const struct kernel_set kernel_set_avx512;
+extern const struct kernel_set kernel_set_avx512_bf16;
 extern const struct kernel_set kernel_set_amx;
 act_quantise avx2_quantise;
-/* x86_usable.c. The last one also asks the system for the tile registers, once for all threads. */
+/* x86_usable.c. That of AMX also asks the system for the tile registers, once for all threads. */
 bool x86_avx2_usable(void), x86_avx512_usable(void), x86_amx_usable(void);
+bool x86_avx512_bf16_usable(void), x86_avx512_bf16_preferred(void);
 
 /* Best kernel on this machine; NULL where no set has the type. */
 const struct weight_kernel *kernel_for_weights(enum tensor_type type);

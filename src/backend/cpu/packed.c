@@ -94,14 +94,18 @@ void packed_read_row(const struct packed_layout *layout, const uint8_t *panel, u
 _Static_assert(sizeof(struct act_256) == 320 && sizeof(struct act_32) == 320, "whole cache lines");
 _Static_assert(sizeof(struct act_wide_256) == 576 && sizeof(struct act_wide_32) == 576,
                "whole cache lines");
-_Static_assert(sizeof(struct act_bf16) == 1536, "whole cache lines");
+_Static_assert(sizeof(struct act_bf16) == 1536 && sizeof(struct act_bf16_pairs) == 512,
+               "whole cache lines");
 
 size_t act_block_bytes(enum act_form form)
 {
     static const size_t bytes[ACT_FORMS] = {
-        [ACT_I8_256] = sizeof(struct act_256),       [ACT_I8_32] = sizeof(struct act_32),
-        [ACT_I16_256] = sizeof(struct act_wide_256), [ACT_I16_32] = sizeof(struct act_wide_32),
+        [ACT_I8_256] = sizeof(struct act_256),
+        [ACT_I8_32] = sizeof(struct act_32),
+        [ACT_I16_256] = sizeof(struct act_wide_256),
+        [ACT_I16_32] = sizeof(struct act_wide_32),
         [ACT_BF16] = sizeof(struct act_bf16),
+        [ACT_BF16_PAIRS] = sizeof(struct act_bf16_pairs),
     };
     return bytes[form];
 }
@@ -165,6 +169,12 @@ void act_quantise_scalar(enum act_form form, const float *x, uint32_t n, void *b
     memset(block, 0, act_block_bytes(form));
     if (form == ACT_BF16) {
         round_to_bf16(padded, block);
+        return;
+    }
+    if (form == ACT_BF16_PAIRS) {
+        struct act_bf16_pairs *pairs = block;
+        for (uint32_t i = 0; i < ACT_COLUMNS; i++)
+            pairs->q[i] = f32_to_bf16(padded[i]);
         return;
     }
     if (form == ACT_I8_256 || form == ACT_I16_256) {

@@ -64,12 +64,13 @@ void packed_read_row(const struct packed_layout *layout, const uint8_t *panel, u
 /* ---- activations ------------------------------------------------------------------------------- */
 
 enum act_form {
-    ACT_FLOAT,   /* float32 rows as they are */
-    ACT_I8_256,  /* struct act_256 */
-    ACT_I8_32,   /* struct act_32 */
-    ACT_I16_256, /* struct act_wide_256: the same integers as ACT_I8_256 */
-    ACT_I16_32,  /* struct act_wide_32 */
-    ACT_BF16,    /* struct act_bf16 */
+    ACT_FLOAT,      /* float32 rows as they are */
+    ACT_I8_256,     /* struct act_256 */
+    ACT_I8_32,      /* struct act_32 */
+    ACT_I16_256,    /* struct act_wide_256: the same integers as ACT_I8_256 */
+    ACT_I16_32,     /* struct act_wide_32 */
+    ACT_BF16,       /* struct act_bf16 */
+    ACT_BF16_PAIRS, /* struct act_bf16_pairs */
     ACT_FORMS
 };
 
@@ -114,6 +115,11 @@ static inline uint32_t act_blocks(uint32_t n_cols)
 struct act_bf16 {
     uint16_t q[ACT_COLUMNS];
     float x[ACT_COLUMNS];
+};
+
+/* The same integers alone, where an instruction multiplies pairs of them. */
+struct act_bf16_pairs {
+    uint16_t q[ACT_COLUMNS];
 };
 
 /* Activation rows of one kernel call. ACT_FLOAT: x[m] is [n_cols] floats; else the first block of a

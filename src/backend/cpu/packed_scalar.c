@@ -11,7 +11,7 @@
  *   simple formats (a block of 32):
  *       result = fma(float(sum of q * x), d * act, result)
  *       result = fma(m, act * float(sum of x), result)                            Q4_1, Q5_1
- *   bfloat16 by bfloat16: as x86_amx_bf16.c says
+ *   bfloat16 by bfloat16: as x86_amx_bf16.c says, and in pairs as x86_avx512_bf16.c says
  */
 #include <float.h>
 #include <math.h>
@@ -348,6 +348,28 @@ static void dots_bf16_bf16(const uint8_t *panel, uint32_t n_cols, const struct a
         }
 }
 
+/* In pairs, as x86_avx512_bf16.c says: the second of two columns first, even and odd pairs apart. */
+static void dots_bf16_pairs(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,
+                            float *out)
+{
+    const struct packed_layout *layout = packed_layout(TENSOR_BF16);
+    for (uint32_t m = 0; m < rows->n; m++)
+        for (uint32_t r = 0; r < PANEL_ROWS; r++) {
+            float sums[2] = {0.0f, 0.0f};
+            for (uint32_t c = 0; c < n_cols; c += 2) {
+                const struct act_bf16_pairs *x =
+                    (const void *)((const uint8_t *)rows->x[m] + c / 256 * rows->block_stride);
+                float *sum = &sums[c / 2 % 2];
+                uint8_t w[4];
+                packed_read_block(layout, panel, r, c / 2, w);
+                for (uint32_t i = 2; i-- > 0;)
+                    *sum = multiply_add(bf16_to_f32((uint16_t)load_u16(w + 2 * i)),
+                                        bf16_to_f32(x->q[c % 256 + i]), *sum);
+            }
+            out[m * PANEL_ROWS + r] = sums[0] + sums[1];
+        }
+}
+
 static const struct packed_kernel kernels[] = {
     {"scalar q4_K x i8", TENSOR_Q4_K, ACT_I8_256, dots_q4_k},
     {"scalar q5_K x i8", TENSOR_Q5_K, ACT_I8_256, dots_q5_k},
@@ -365,6 +387,7 @@ static const struct packed_kernel kernels[] = {
     {"scalar f32 x f32", TENSOR_F32, ACT_FLOAT, dots_f32},
     {"scalar f16 x f32", TENSOR_F16, ACT_FLOAT, dots_f16},
     {"scalar bf16 x bf16", TENSOR_BF16, ACT_BF16, dots_bf16_bf16},
+    {"scalar bf16 x bf16 in pairs", TENSOR_BF16, ACT_BF16_PAIRS, dots_bf16_pairs},
     {"scalar bf16 x f32", TENSOR_BF16, ACT_FLOAT, dots_bf16},
     {"scalar f8_e4m3 x f32", TENSOR_F8_E4M3, ACT_FLOAT, dots_f8_e4m3},
     {"scalar f8_e5m2 x f32", TENSOR_F8_E5M2, ACT_FLOAT, dots_f8_e5m2},
@@ -376,3 +399,20 @@ const struct kernel_set kernel_set_scalar = {
     .n_packed = sizeof kernels / sizeof *kernels,
     .quantise = act_quantise_scalar,
 };
+
+static bool is_bf16(enum act_form form)
+{
+    return form == ACT_BF16 || form == ACT_BF16_PAIRS;
+}
+
+/* Integers are the same in the wide forms. */
+const struct packed_kernel *kernel_twin(const struct packed_kernel *kernel)
+{
+    for (uint32_t i = 0; i < kernel_set_scalar.n_packed; i++) {
+        const struct packed_kernel *twin = &kernel_set_scalar.packed[i];
+        if (twin->type == kernel->type &&
+            (twin->form == kernel->form || (!is_bf16(twin->form) && !is_bf16(kernel->form))))
+            return twin;
+    }
+    return NULL;
+}

@@ -1,5 +1,5 @@
 /*
- * AMX int8: packed matrices of integer scales within 256 columns times many rows of activations.
+ * AMX int8, K-quants: packed matrices of integer scales within 256 columns times many rows of activations.
  *
  * A weight times its group's scale is a whole number below 2^13: two planes of bytes hold it, and tile
  * products of both planes sum 256 columns exactly in 32 bits:
@@ -15,9 +15,6 @@
  * products alone take 100): loading tiles and multiplying 120, storing the sums 40, turning them into
  * floats 130, making planes 30 where 192 rows share them. These add up: pieces of the one put between
  * pieces of the other, more panels beside each other and activations in tile order changed nothing.
- *
- * Simple formats (a float scale per 32 columns) gain little, since tiles would be emptied every half
- * K step: they stay with the row kernels.
  */
 #if defined(__AMX_INT8__) && defined(__AVX512VNNI__) && defined(__linux__)
 
@@ -74,12 +71,6 @@ INLINE void split_planes(struct type_256 t, enum split split, const uint8_t *blo
 struct sums {
     int32_t high[32][16], low[32][16];
 } __attribute__((aligned(64)));
-
-/* 16 rows of activations: where, and how far apart. */
-struct a_tile {
-    const uint8_t *rows;
-    long stride;
-};
 
 /* tile[to] += tile[a] * tile[6]: the upper plane of a split scale is unsigned too. */
 #define MULTIPLY_HIGH(to, a)                                                                       \
@@ -183,22 +174,6 @@ INLINE void add_job(struct type_256 t, enum split split, const struct job *job,
         add_rows(t, split, job, rows, i, 1, out);
 }
 
-/* Rows m .. m + 16 of block b for a tile: in place where they lie at equal distances, as rows of one
- * operation do, else copied (experts' rows; the end of a batch). copy: [16][256]. */
-static struct a_tile rows_tile(const struct act_rows *rows, bool even, uint32_t m, uint32_t b,
-                               uint8_t *copy)
-{
-    uint32_t n = rows->n - m < 16 ? rows->n - m : 16;
-    if (even && n == 16)
-        return (struct a_tile){act_at(rows, m, b), sizeof(struct act_256)};
-    for (uint32_t i = 0; i < 16; i++)
-        if (i < n)
-            memcpy(copy + 256 * i, act_at(rows, m + i, b), 256);
-        else
-            memset(copy + 256 * i, 0, 256);
-    return (struct a_tile){copy, 256};
-}
-
 INLINE void dots_tiles(struct type_256 t, enum split split, const uint8_t *panel, uint32_t n_cols,
                        const struct act_rows *rows, float *out)
 {
@@ -260,6 +235,13 @@ static const struct packed_kernel packed_kernels[] = {
     {"amx q2_K x i8", TENSOR_Q2_K, ACT_I8_256, dots_q2_k},
     {"amx q3_K x i8", TENSOR_Q3_K, ACT_I8_256, dots_q3_k},
     {"amx iq4_xs x i8", TENSOR_IQ4_XS, ACT_I8_256, dots_iq4_xs},
+    {"amx q8_0 x i8", TENSOR_Q8_0, ACT_I8_32, amx_dots_q8_0},
+    {"amx q4_0 x i8", TENSOR_Q4_0, ACT_I8_32, amx_dots_q4_0},
+    {"amx q4_1 x i8", TENSOR_Q4_1, ACT_I8_32, amx_dots_q4_1},
+    {"amx q5_0 x i8", TENSOR_Q5_0, ACT_I8_32, amx_dots_q5_0},
+    {"amx q5_1 x i8", TENSOR_Q5_1, ACT_I8_32, amx_dots_q5_1},
+    {"amx iq4_nl x i8", TENSOR_IQ4_NL, ACT_I8_32, amx_dots_iq4_nl},
+    {"amx mxfp4 x i8", TENSOR_MXFP4, ACT_I8_32, amx_dots_mxfp4},
     {"amx bf16 x bf16", TENSOR_BF16, ACT_BF16, amx_dots_bf16},
 };
 

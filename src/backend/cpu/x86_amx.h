@@ -44,8 +44,44 @@ static inline bool evenly_spaced(const struct act_rows *rows, size_t apart)
     return true;
 }
 
+/* 16 rows of int8 activations: where, and how far apart. */
+struct a_tile {
+    const uint8_t *rows;
+    long stride;
+};
+
+/* Rows m .. m + 16 of block b (struct act_256 or act_32) for a tile: in place where they lie at equal
+ * distances, as rows of one operation do, else copied (experts' rows; the end of a batch). copy:
+ * [16][ACT_COLUMNS]. */
+static inline struct a_tile rows_tile(const struct act_rows *rows, bool even, uint32_t m,
+                                      uint32_t b, uint8_t *copy)
+{
+    _Static_assert(sizeof(struct act_256) == sizeof(struct act_32), "one stride for both");
+    uint32_t n = rows->n - m < 16 ? rows->n - m : 16;
+    if (even && n == 16)
+        return (struct a_tile){act_at(rows, m, b), sizeof(struct act_256)};
+    for (uint32_t i = 0; i < 16; i++)
+        if (i < n)
+            memcpy(copy + ACT_COLUMNS * i, act_at(rows, m + i, b), ACT_COLUMNS);
+        else
+            memset(copy + ACT_COLUMNS * i, 0, ACT_COLUMNS);
+    return (struct a_tile){copy, ACT_COLUMNS};
+}
+
+#define AMX_KERNEL(name)                                                                           \
+    void amx_dots_##name(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,       \
+                         float *out)
+/* x86_amx_32.c */
+AMX_KERNEL(q8_0);
+AMX_KERNEL(q4_0);
+AMX_KERNEL(q4_1);
+AMX_KERNEL(q5_0);
+AMX_KERNEL(q5_1);
+AMX_KERNEL(iq4_nl);
+AMX_KERNEL(mxfp4);
 /* x86_amx_bf16.c */
+AMX_KERNEL(bf16);
+#undef AMX_KERNEL
 act_quantise amx_quantise;
-void amx_dots_bf16(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows, float *out);
 
 #endif

@@ -17,17 +17,6 @@
 
 /* ---- activations ------------------------------------------------------------------------------- */
 
-/* To the nearest, ties to even; a NaN stays one. */
-INLINE __m512i rounded(__m512 x)
-{
-    __m512i bits = _mm512_castps_si512(x);
-    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
-    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x00400000));
-    return _mm512_srli_epi32(_mm512_mask_mov_epi32(up, nan, quiet), 16);
-}
-
 void amx_quantise(enum act_form form, const float *x, uint32_t n, void *block)
 {
     if (form != ACT_BF16) {
@@ -36,9 +25,7 @@ void amx_quantise(enum act_form form, const float *x, uint32_t n, void *block)
     }
     struct act_bf16 *out = block;
     for (uint32_t i = 0; i < ACT_COLUMNS; i += 16) {
-        uint32_t left = n > i ? n - i : 0;
-        __mmask16 some = left < 16 ? (__mmask16)((1u << left) - 1) : 0xffff;
-        __m512i bits = rounded(_mm512_maskz_loadu_ps(some, x + i));
+        __m512i bits = rounded_to_bf16(some_floats(x, i, n));
         _mm256_storeu_si256((__m256i *)(void *)(out->q + i), _mm512_cvtepi32_epi16(bits));
         _mm512_storeu_ps(out->x + i, _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16)));
     }

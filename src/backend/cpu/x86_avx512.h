@@ -58,6 +58,25 @@ INLINE void prefetch_block(const uint8_t *block, uint32_t bytes)
         _mm_prefetch((const char *)block + PREFETCH + i, _MM_HINT_T0);
 }
 
+/* Columns i .. i + 16 of n, zeros past the end. */
+INLINE __m512 some_floats(const float *x, uint32_t i, uint32_t n)
+{
+    uint32_t left = n > i ? n - i : 0;
+    __mmask16 some = left < 16 ? (__mmask16)((1u << left) - 1) : 0xffff;
+    return _mm512_maskz_loadu_ps(some, x + i);
+}
+
+/* bfloat16 in the lower halves: to the nearest, ties to even; a NaN stays one. */
+INLINE __m512i rounded_to_bf16(__m512 x)
+{
+    __m512i bits = _mm512_castps_si512(x);
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x00400000));
+    return _mm512_srli_epi32(_mm512_mask_mov_epi32(up, nan, quiet), 16);
+}
+
 INLINE const void *act_at(const struct act_rows *rows, uint32_t m, uint32_t block)
 {
     return (const uint8_t *)rows->x[m] + block * rows->block_stride;

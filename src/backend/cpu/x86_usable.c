@@ -6,6 +6,7 @@
  */
 #if defined(__x86_64__)
 #define _GNU_SOURCE /* syscall */
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -29,6 +30,21 @@ bool x86_avx512_usable(void)
     hardware_read_instruction_sets(&hw);
     return hw.isa[ISA_AVX512F] && hw.isa[ISA_AVX512BW] && hw.isa[ISA_AVX512VL] &&
            hw.isa[ISA_AVX512DQ] && hw.isa[ISA_AVX512_VNNI] && hw.isa[ISA_FMA] && hw.isa[ISA_F16C];
+}
+
+bool x86_avx512_bf16_usable(void)
+{
+    struct hardware hw = {.n_cores = 0};
+    hardware_read_instruction_sets(&hw);
+    return hw.isa[ISA_AVX512_BF16] && x86_avx512_usable();
+}
+
+/* By maker: measuring it would make answers depend on the moment of the measurement. */
+bool x86_avx512_bf16_preferred(void)
+{
+    struct hardware hw = {.n_cores = 0};
+    hardware_read_instruction_sets(&hw);
+    return !strcmp(hw.cpu_vendor, "AuthenticAMD");
 }
 
 bool x86_amx_usable(void)

@@ -142,7 +142,7 @@ enum status kv_fork(struct kv *kv, uint32_t from, uint32_t to, struct kv_chain *
 /* Recurrent groups: the first position in (from, to] at which rows from `from` on must end so that a
  * checkpoint can be kept; `to` if there is none. */
 uint32_t kv_cut(const struct kv *kv, uint32_t slot, uint32_t from, uint32_t to);
-/* Makes positions [kv_length(), length) of the slot writable, and the other state the one to write.
+/* Makes positions up to `length` of the slot writable, and the other state the one to write.
  * `keep_from`: the first position any row of the coming step still reads is keep_from - window + 1;
  * pages of windowed groups wholly before it are released. STATUS_MEMORY (nothing changed) when pages
  * run out, STATUS_LIMIT past the table's end or when the changes have no room. */
@@ -151,20 +151,12 @@ enum status kv_extend(struct kv *kv, uint32_t slot, uint32_t length, uint32_t ke
 /* The step that computes the slot's positions was submitted: blocks that are complete, and whose
  * tokens are known, can be used by others. Cheap when there are none. */
 void kv_commit(struct kv *kv, uint32_t slot);
-/* Forgets positions from `length` on; whole pages past it are released. What a window already let
- * go does not come back, so `length` is at least the last keep_from where a group has a window. */
-void kv_truncate(struct kv *kv, uint32_t slot, uint32_t length);
 /* Releases everything the slot holds; what is in the index stays there while it lasts. */
 void kv_close(struct kv *kv, uint32_t slot);
 /* Empties the index: the contents are not to be trusted any more. */
 void kv_forget(struct kv *kv);
 
-uint32_t kv_length(const struct kv *kv, uint32_t slot);
 /* Which of the two states holds the newest. */
 uint32_t kv_state(const struct kv *kv, uint32_t slot);
-/* Table entry, or KV_PAGE_NONE where no page is held. */
-uint32_t kv_page(const struct kv *kv, uint32_t slot, uint32_t group, uint32_t index);
-/* Table entries that name a page. */
-uint32_t kv_page_count(const struct kv *kv, uint32_t page);
 
 #endif

@@ -72,8 +72,3 @@ uint32_t kv_pages_total(const struct kv *kv)
 {
     return kv->config.n_pages;
 }
-
-uint32_t kv_page_count(const struct kv *kv, uint32_t page)
-{
-    return kv->pages[page].count;
-}

@@ -188,22 +188,9 @@ uint32_t kv_state_pages(const struct kv *kv)
     return kv->n_places - kv->n_kv_places;
 }
 
-uint32_t kv_length(const struct kv *kv, uint32_t slot)
-{
-    return kv->slots[slot].length;
-}
-
 uint32_t kv_state(const struct kv *kv, uint32_t slot)
 {
     return kv->slots[slot].state;
-}
-
-uint32_t kv_page(const struct kv *kv, uint32_t slot, uint32_t group, uint32_t index)
-{
-    if (slot >= kv->config.n_slots || group >= kv->config.n_groups ||
-        index >= kv->config.groups[group].max_pages)
-        return KV_PAGE_NONE;
-    return kv_row(kv, slot, group)[index];
 }
 
 /* ---- opening ---------------------------------------------------------------------------------- */
@@ -545,34 +532,7 @@ void kv_commit(struct kv *kv, uint32_t slot)
         publish(kv, slot, s->published);
 }
 
-/* ---- shrinking -------------------------------------------------------------------------------- */
-
-/* Gives back the pages of a row from index `end` on, the last one first. */
-static void shorten(struct kv *kv, uint32_t slot, uint32_t group, uint32_t end)
-{
-    struct kv_span *span = &kv->slots[slot].spans[group];
-    uint32_t *row = kv_row(kv, slot, group);
-    while (span->end > end && span->end > span->begin)
-        if (row[--span->end] != NONE)
-            pool_release(kv, &row[span->end]);
-    if (span->end > end)
-        span->begin = span->end = end;
-}
-
-void kv_truncate(struct kv *kv, uint32_t slot, uint32_t length)
-{
-    struct kv_slot *s = &kv->slots[slot];
-    if (!s->open || length >= s->length)
-        return;
-    for (uint32_t group = 0; group < kv->config.n_groups; group++)
-        if (!is_recurrent(kv, group))
-            shorten(kv, slot, group,
-                    (uint32_t)pages_covering(length, kv->config.groups[group].tokens_per_page));
-    s->length = length;
-    s->before = NONE;
-    if (s->published > length / kv->block_tokens)
-        s->published = length / kv->block_tokens;
-}
+/* ---- closing ---------------------------------------------------------------------------------- */
 
 void kv_close(struct kv *kv, uint32_t slot)
 {
@@ -584,7 +544,12 @@ void kv_close(struct kv *kv, uint32_t slot)
         if (block != NONE && kv->blocks[block].owner == slot)
             index_drop(kv, block);
     }
-    for (uint32_t group = 0; group < kv->config.n_groups; group++)
-        shorten(kv, slot, group, 0);
+    for (uint32_t group = 0; group < kv->config.n_groups; group++) {
+        uint32_t *row = kv_row(kv, slot, group);
+        for (uint32_t i = s->spans[group].end;
+             i-- > s->spans[group].begin;) /* the last one first */
+            if (row[i] != NONE)
+                pool_release(kv, &row[i]);
+    }
     *s = (struct kv_slot){.open = false};
 }

@@ -79,7 +79,9 @@ uint32_t sched_find(const struct sched *sched, uint64_t id);
 void queue_move(struct sched *sched, uint32_t index, enum place place);
 /* What the index has for a waiting sequence; notes how much. */
 struct kv_match sched_match(struct sched *sched, struct sequence *s);
-/* Takes a running sequence's slot and pages away; it waits again. */
+/* A running sequence gives its slot and pages back, and waits again. */
+void sched_put_back(struct sched *sched, uint32_t index);
+/* That, for the sake of others. */
 void sched_preempt(struct sched *sched, uint32_t index);
 
 /* Goes before: the order in which running sequences are served and spared. */

@@ -404,11 +404,7 @@ static enum outcome plan_waiting(struct sched *sched, uint32_t index, uint32_t *
     s->opened = true;
     queue_move(sched, index, RUNNING);
     if (!plan_prompt(sched, index, c->n_tokens, budget)) {
-        uint64_t arrived = s->arrived;
-        sched_preempt(sched, index);
-        sched->counters.preemptions--;
-        s->arrived = arrived;
-        s->opened = false;
+        sched_put_back(sched, index);
         sched->plan.changes = before;
         return FULL;
     }

@@ -263,19 +263,26 @@ static void vacate(struct sched *sched, struct sequence *s)
     s->slot = NONE;
 }
 
-void sched_preempt(struct sched *sched, uint32_t index)
+void sched_put_back(struct sched *sched, uint32_t index)
 {
     struct sequence *s = &sched->sequences[index];
     vacate(sched, s);
+    s->computed = 0;
+    s->opened = false;
+    queue_move(sched, index, WAITING);
+}
+
+void sched_preempt(struct sched *sched, uint32_t index)
+{
+    struct sequence *s = &sched->sequences[index];
     uint32_t n_prompt = s->request.chain->n_prompt;
     uint32_t done = s->computed < n_prompt ? s->computed : n_prompt;
     s->scored = done > s->scored ? done : s->scored;
-    s->computed = 0;
     s->arrived = 0; /* it has waited for its turn once already */
     sched->counters.preemptions++;
     if (sched->pressed == s->request.id)
         sched->pressed = 0;
-    queue_move(sched, index, WAITING);
+    sched_put_back(sched, index);
 }
 
 bool sched_remove(struct sched *sched, uint64_t id)

@@ -108,3 +108,21 @@ bool kv_check(const struct kv *kv, struct error *err)
     free(named);
     return status == STATUS_OK;
 }
+
+uint32_t kv_length(const struct kv *kv, uint32_t slot)
+{
+    return kv->slots[slot].length;
+}
+
+uint32_t kv_page(const struct kv *kv, uint32_t slot, uint32_t group, uint32_t index)
+{
+    if (slot >= kv->config.n_slots || group >= kv->config.n_groups ||
+        index >= kv->config.groups[group].max_pages)
+        return KV_PAGE_NONE;
+    return kv_row(kv, slot, group)[index];
+}
+
+uint32_t kv_page_count(const struct kv *kv, uint32_t page)
+{
+    return kv->pages[page].count;
+}

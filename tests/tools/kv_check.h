@@ -1,5 +1,5 @@
 /*
- * The invariants of kv/, for tests that walk it: every page is unused, kept or counted exactly as often
+ * What only tests ask of kv/. Its invariants, for tests that walk it: every page is unused, kept or counted exactly as often
  * as tables and blocks name it, and what blocks name of a page is all there.
  */
 #ifndef SLUICE_TESTS_KV_CHECK_H
@@ -9,5 +9,10 @@
 
 /* False and a message on the first violation. */
 bool kv_check(const struct kv *kv, struct error *err);
+uint32_t kv_length(const struct kv *kv, uint32_t slot);
+/* Table entry, or KV_PAGE_NONE where no page is held. */
+uint32_t kv_page(const struct kv *kv, uint32_t slot, uint32_t group, uint32_t index);
+/* Table entries that name a page. */
+uint32_t kv_page_count(const struct kv *kv, uint32_t page);
 
 #endif

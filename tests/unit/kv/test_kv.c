@@ -1,5 +1,5 @@
 /*
- * Page bookkeeping: sizes, windows, truncation, exhaustion; the prefix index: hits, pending blocks,
+ * Page bookkeeping: sizes, windows, exhaustion; the prefix index: hits, pending blocks,
  * salt, eviction, windows, forks, checkpoints. tests/sched/ walks it at random.
  */
 #include <stdio.h>
@@ -121,9 +121,6 @@ static void test_open_extend_close(void **state)
     assert_int_equal(kv_page(kv, 1, 1, 1), KV_PAGE_NONE);
     assert_true(kv_page(kv, 1, 1, 2) != KV_PAGE_NONE);
     assert_int_equal(kv_pages_free(kv), 40 - 2 - 2 - 3);
-    check(kv);
-    kv_truncate(kv, 1, 16);
-    assert_int_equal(kv_pages_free(kv), 40 - 2 - 1 - 2);
     check(kv);
     kv_close(kv, 1);
     assert_int_equal(kv_pages_free(kv), 40);

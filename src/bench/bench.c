@@ -250,6 +250,9 @@ static void describe(struct run *run, double load_seconds)
     report->context = run->config->context;
     report->load_seconds = load_seconds;
     report->on_processor = strcmp(m->api->name, "cpu") == 0 || strcmp(m->api->name, "ref") == 0;
+    report->pool_bytes = (uint64_t)m->layout.n_pages * m->layout.page_bytes;
+    if (!report->on_processor || !hardware_resident(&report->resident))
+        report->resident = (struct resident_memory){0};
     report->n_threads = run->config->n_threads ? run->config->n_threads
                                                : hardware_default_threads(&report->hardware);
 }

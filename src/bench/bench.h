@@ -82,6 +82,8 @@ struct bench_report {
     uint64_t n_parameters, weight_bytes;
     uint32_t n_threads, context;
     double load_seconds;
+    uint64_t pool_bytes;             /* of keys and values, all of them written */
+    struct resident_memory resident; /* once loaded; own == 0: not told, or not in this memory */
     double
         bandwidth; /* bytes per second: the best measured before, between and after the results */
     struct arithmetic_peaks peaks;

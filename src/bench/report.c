@@ -23,6 +23,13 @@ static const char *percent(double limit_seconds, double seconds, char out[16])
     return out;
 }
 
+/* What is resident, as a multiple of weights, keys and values; 0 where that is not told. */
+static double resident_fraction(const struct bench_report *r)
+{
+    uint64_t needed = r->weight_bytes + r->pool_bytes;
+    return needed ? (double)(r->resident.own + r->resident.mapped) / (double)needed : 0;
+}
+
 static void print_header(const struct bench_report *r, struct buf *out)
 {
     buf_printf(out, "%-10s %s (%s), %.2f billion parameters, %.2f GB of weights\n", "Model",
@@ -30,6 +37,13 @@ static void print_header(const struct bench_report *r, struct buf *out)
                (double)r->weight_bytes * 1e-9);
     buf_printf(out, "%-10s %s: %s; keys and values %s; loaded in %.2f s\n", "Backend", r->backend,
                r->device, r->kv_type, r->load_seconds);
+    if (r->resident.own)
+        buf_printf(out,
+                   "%-10s %.2f GB resident once loaded (%.2f of them mapped files; %.2f at the "
+                   "most): %.2f times the weights and %.2f GB of keys and values\n",
+                   "Memory", (double)(r->resident.own + r->resident.mapped) * 1e-9,
+                   (double)r->resident.mapped * 1e-9, (double)r->resident.most * 1e-9,
+                   resident_fraction(r), (double)r->pool_bytes * 1e-9);
     if (!r->on_processor) {
         buf_printf(out, "%-10s not known for this backend\n", "Limits");
         return;
@@ -154,6 +168,17 @@ static json_t *result_to_json(const struct bench_report *r, const struct bench_r
     return object;
 }
 
+static json_t *memory_to_json(const struct bench_report *r)
+{
+    json_t *memory = json_object();
+    json_object_set_new(memory, "own_bytes", json_integer((json_int_t)r->resident.own));
+    json_object_set_new(memory, "mapped_bytes", json_integer((json_int_t)r->resident.mapped));
+    json_object_set_new(memory, "most_bytes", json_integer((json_int_t)r->resident.most));
+    json_object_set_new(memory, "pool_bytes", json_integer((json_int_t)r->pool_bytes));
+    put_real(memory, "resident_fraction", resident_fraction(r));
+    return memory;
+}
+
 static json_t *limits_to_json(const struct bench_report *r)
 {
     json_t *limits = json_object(), *peaks = json_array();
@@ -182,6 +207,8 @@ enum status bench_print_json(const struct bench_report *r, struct buf *out, stru
     json_object_set_new(root, "device", json_string(r->device));
     json_object_set_new(root, "kv_type", json_string(r->kv_type));
     json_object_set_new(root, "load_seconds", json_real(r->load_seconds));
+    if (r->resident.own)
+        json_object_set_new(root, "memory", memory_to_json(r));
     json_object_set_new(root, "cpu", json_string(r->hardware.cpu_model));
     if (r->on_processor) {
         json_object_set_new(root, "threads", json_integer(r->n_threads));

@@ -154,4 +154,13 @@ const char *arithmetic_name(enum arithmetic kind); /* "int8" */
  * system tells this user (Linux powercap); false: not told. It wraps: take short differences. */
 bool hardware_energy(double *joules);
 
+/* Memory of this process, in bytes: its own, of mapped files (pages that others may share), and the
+ * most that it ever had of both. */
+struct resident_memory {
+    uint64_t own, mapped, most;
+};
+
+/* False: the system does not tell (Linux does). */
+bool hardware_resident(struct resident_memory *out);
+
 #endif

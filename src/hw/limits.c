@@ -52,6 +52,19 @@ static bool find_number(const struct buf *text, const char *key, uint64_t *out)
     return false;
 }
 
+bool hardware_resident(struct resident_memory *out)
+{
+    struct buf text = {0};
+    uint64_t own, files, shared, most;
+    bool found = read_text("/proc/self/status", &text) && find_number(&text, "RssAnon:", &own) &&
+                 find_number(&text, "RssFile:", &files) &&
+                 find_number(&text, "RssShmem:", &shared) && find_number(&text, "VmHWM:", &most);
+    if (found)
+        *out = (struct resident_memory){own << 10, (files + shared) << 10, most << 10};
+    buf_release(&text);
+    return found;
+}
+
 static void read_meminfo(struct hardware *hw, const char *root)
 {
     char path[GROUP_PATH_MAX];

@@ -143,6 +143,13 @@ static void a_run_reports(const char *backend, bool shuffle)
     json_t *root;
     assert_int_equal(bench_print_json(report, &text, &err), STATUS_OK);
     assert_int_equal(json_parse(buf_str(&text), 16, "report", &root, &err), STATUS_OK);
+    json_t *memory = json_object_get(root, "memory");
+    if (report->resident.own) {
+        assert_int_equal(json_integer_value(json_object_get(memory, "pool_bytes")),
+                         report->pool_bytes);
+        assert_true(report->pool_bytes > 0);
+        assert_true(json_real_value(json_object_get(memory, "resident_fraction")) > 0.5);
+    }
     json_t *results = json_object_get(root, "results");
     assert_int_equal(json_array_size(results), 4);
     json_t *last = json_array_get(results, 3);

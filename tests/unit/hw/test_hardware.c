@@ -442,11 +442,31 @@ static void test_arithmetic(void **state)
         assert_true(joules >= 0);
 }
 
+#ifdef __linux__
+static void test_resident_memory(void **state)
+{
+    (void)state;
+    enum { BYTES = 64 << 20 };
+    struct resident_memory before, after;
+    if (!hardware_resident(&before))
+        skip();
+    char *memory = malloc(BYTES);
+    assert_non_null(memory);
+    memset(memory, 1, BYTES);
+    assert_true(hardware_resident(&after));
+    assert_int_equal(memory[BYTES - 1], 1);
+    free(memory);
+    assert_true(after.own >= before.own + BYTES - (8 << 20));
+    assert_true(after.most >= after.own);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_consistency),
 #ifdef __linux__
+        cmocka_unit_test(test_resident_memory),
         cmocka_unit_test(test_against_cpuinfo),
         cmocka_unit_test(test_affinity),
 #endif

@@ -190,7 +190,7 @@ static void after_preemption(const char *model, uint32_t n)
     sluice_engine_stats(engine, &stats);
     sluice_engine_close(engine);
     /* In the index afterwards is about what one sequence holds. */
-    uint64_t pages = n * (uint64_t)(stats.pages_cached + 2) / 2;
+    uint64_t pages = n * (uint64_t)stats.pages_cached / 2;
     printf("%s: %llu pages for %u sequences of %llu\n", model, (unsigned long long)pages, n,
            (unsigned long long)stats.pages_cached);
     /* How many run at once depends on how fast they arrive: a busy machine may need another try. */

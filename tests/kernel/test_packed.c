@@ -215,6 +215,46 @@ static void test_company(void **state)
     }
 }
 
+/* Two panels at once are as each alone. */
+static void test_two(void **state)
+{
+    (void)state;
+    static float both[2][ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
+    static float one[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
+    uint64_t seed = 11;
+    for (uint32_t s = 0; kernel_set_at(s); s++) {
+        const struct kernel_set *set = kernel_set_at(s);
+        for (uint32_t k = 0; k < set->n_packed && runs_here(set); k++) {
+            const struct packed_kernel *kernel = &set->packed[k];
+            dots_two *dots = kernel_for_two(kernel);
+            uint32_t unit = packed_layout(kernel->type)->block_columns;
+            for (uint32_t n = 1; dots && n <= ACT_ROWS_MAX; n += 1 + n / 8) {
+                uint32_t n_cols = n % 3 ? unit * (1 + 13 * n % 300) : 768;
+                struct operands a = make_operands(kernel->type, n_cols, PANEL_ROWS, &seed);
+                struct operands b = make_operands(kernel->type, n_cols, PANEL_ROWS, &seed);
+                struct act_rows rows = {.n = n};
+                uint8_t *blocks = quantise_rows(&a, kernel->form, set->quantise, &rows);
+                const void *first = rows.x[0];
+                if (n % 4 == 1) { /* not at equal distances */
+                    rows.x[0] = rows.x[n / 2];
+                    rows.x[n / 2] = first;
+                }
+                const uint8_t *panels[2] = {a.panel, b.panel};
+                dots(panels, n_cols, &rows, (float *[]){both[0], both[1]});
+                for (uint32_t i = 0; i < 2; i++) {
+                    kernel->dots(panels[i], n_cols, &rows, one);
+                    if (memcmp(one, both[i], (size_t)n * PANEL_ROWS * sizeof *one) != 0)
+                        fail_msg("%s: panel %u of two, %u rows, %u columns", kernel->name, i, n,
+                                 n_cols);
+                }
+                free(blocks);
+                free_operands(&a);
+                free_operands(&b);
+            }
+        }
+    }
+}
+
 static void test_packing(void **state)
 {
     (void)state;
@@ -315,7 +355,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_packing), cmocka_unit_test(test_activations),
         cmocka_unit_test(test_bits),    cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_company),
+        cmocka_unit_test(test_company), cmocka_unit_test(test_two),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

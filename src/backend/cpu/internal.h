@@ -261,6 +261,8 @@ void matrix_give(const struct cpu_run *run, const struct op_plan *plan, struct v
 void matrix_rows_of(const struct cpu_run *run, const struct matrix_input *in,
                     const struct placed_weight *placed, const uint32_t *rows, uint32_t divide,
                     uint32_t n, struct act_rows *out);
+/* The panel of a packed matrix that has output `column`, a multiple of KERNEL_ROWS. */
+const uint8_t *matrix_panel(const struct placed_weight *placed, uint32_t part, uint32_t column);
 /* out[m * KERNEL_ROWS + c] = row `column + c` of matrix `part` . rows[m]; column: a multiple of
  * KERNEL_ROWS; out: aligned to 64 bytes. */
 void matrix_dots(const struct placed_weight *placed, uint32_t part, uint32_t column,

@@ -51,6 +51,23 @@ const struct packed_kernel *kernel_for_packed(enum tensor_type type)
     return NULL;
 }
 
+static bool has(const struct kernel_set *set, const struct packed_kernel *kernel)
+{
+    for (uint32_t i = 0; i < set->n_packed; i++)
+        if (&set->packed[i] == kernel)
+            return true;
+    return false;
+}
+
+dots_two *kernel_for_two(const struct packed_kernel *kernel)
+{
+    for (size_t s = 0; s < N_SETS; s++)
+        for (uint32_t i = 0; i < sets[s]->n_two; i++)
+            if (sets[s]->two[i].type == kernel->type && has(sets[s], kernel))
+                return sets[s]->two[i].dots;
+    return NULL;
+}
+
 act_quantise *kernel_for_activations(void)
 {
     for (size_t s = 0; s < N_SETS; s++)

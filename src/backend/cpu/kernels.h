@@ -53,12 +53,23 @@ struct packed_kernel {
     void (*dots)(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows, float *out);
 };
 
+/* The same bits for two panels that meet the same rows, where reading the rows once for both is
+ * worth it. */
+typedef void dots_two(const uint8_t *const panels[2], uint32_t n_cols, const struct act_rows *rows,
+                      float *const out[2]);
+struct two_kernel {
+    enum tensor_type type; /* of the set's packed kernel that it equals */
+    dots_two *dots;
+};
+
 struct kernel_set {
     const char *name; /* "portable" */
     const struct weight_kernel *weights;
     uint32_t n_weights;
     const struct packed_kernel *packed;
     uint32_t n_packed;
+    const struct two_kernel *two;
+    uint32_t n_two;
     /* One block of activations: act_quantise_scalar(), faster; NULL in sets without packed kernels. */
     act_quantise *quantise;
     bool (*usable)(void);    /* on this machine; NULL: always */
@@ -86,6 +97,8 @@ bool x86_avx512_bf16_usable(void), x86_avx512_bf16_preferred(void);
 const struct weight_kernel *kernel_for_weights(enum tensor_type type);
 /* For a packed matrix; NULL where this machine computes on the rows as they are in the file. */
 const struct packed_kernel *kernel_for_packed(enum tensor_type type);
+/* Of the set that the kernel is from; NULL: one panel after the other is as good. */
+dots_two *kernel_for_two(const struct packed_kernel *kernel);
 /* The fastest act_quantise_scalar() here. */
 act_quantise *kernel_for_activations(void);
 /* A thread that has used kernels calls this before it waits for more work than the next barrier. */

@@ -15,6 +15,7 @@
 
 #define SQRT_HALF      0.70710678f /* 1 / sqrt 2 */
 #define SQRT_2_OVER_PI 0.79788456f
+#define TWO_ROWS       32          /* with fewer, weights on their way from memory are the limit */
 #define CHUNK_ALIGN    32          /* rows: whole tiles and whole rounds of vector kernels */
 #define GROUP_BYTES    (128 << 10) /* of weights that stay in a level-2 cache beside the rows */
 
@@ -68,22 +69,29 @@ void activate_gates(const struct cpu_run *run, enum activation act, const float 
 struct split {
     uint32_t n_rows, n_out;
     uint32_t panels, together; /* panels of a group */
+    uint32_t pace;             /* panels of a unit */
     uint32_t chunks;
     struct taking units; /* group * chunks + chunk */
 };
 
-/* One call of a kernel: rows [row, row + n_rows), a chunk, by outputs [column, column + n_columns). */
+/* One call of a kernel: rows [row, row + n_rows), a chunk, by outputs [column, column + n_columns),
+ * which are one panel or two. */
 struct unit {
     uint32_t chunk, row, n_rows;
     uint32_t column, n_columns;
 };
 
+/* two: neighbouring panels may be taken by two. */
 static struct split split_product(const struct worker *w, uint32_t n_rows, uint32_t n_out,
-                                  uint64_t panel_bytes)
+                                  uint64_t panel_bytes, bool two)
 {
     struct split s = {.n_rows = n_rows, .n_out = n_out, .together = 1};
     s.panels = (n_out + KERNEL_ROWS - 1) / KERNEL_ROWS;
     s.chunks = (n_rows + KERNEL_X - 1) / KERNEL_X;
+    if (two && s.panels / 2 * s.chunks >= 8 * w->count)
+        s.together = s.pace = 2;
+    else
+        s.pace = 1;
     if (s.chunks > 1)
         while (s.together < 8 && 2 * s.together * panel_bytes <= GROUP_BYTES &&
                s.panels / (2 * s.together) * s.chunks >= 8 * w->count)
@@ -103,10 +111,11 @@ static void group_units(const struct split *s, uint64_t i, unit_work *work, void
     size_t first, last;
     thread_range(s->n_rows, chunk, s->chunks, CHUNK_ALIGN, &first, &last);
     struct unit unit = {.chunk = chunk, .row = (uint32_t)first, .n_rows = (uint32_t)(last - first)};
-    for (uint32_t p = group * s->together; p < (group + 1) * s->together && p < s->panels; p++) {
+    for (uint32_t p = group * s->together; p < (group + 1) * s->together && p < s->panels;
+         p += s->pace) {
         unit.column = p * KERNEL_ROWS;
         uint32_t left = s->n_out - unit.column;
-        unit.n_columns = left < KERNEL_ROWS ? left : KERNEL_ROWS;
+        unit.n_columns = left < s->pace * KERNEL_ROWS ? left : s->pace * KERNEL_ROWS;
         work(context, unit);
     }
 }
@@ -128,7 +137,17 @@ struct product {
     const float *bias, *other_bias;
     const void *op;
     const struct op_plan *plan;
+    dots_two *two; /* two panels at once; NULL: each by itself */
 };
+
+/* Whether panels of both matrices (of one, twice) are taken together. */
+static void choose_two(struct product *p, const struct placed_weight *other)
+{
+    const struct packed_kernel *kernel = p->weight->packed;
+    if (kernel && other->packed == kernel && other->weight->n_cols == p->weight->weight->n_cols &&
+        p->in.n >= TWO_ROWS)
+        p->two = kernel_for_two(kernel);
+}
 
 /* The input of an operation, quantised where that is left to it. */
 static void take_input(const struct worker *w, struct product *p, struct view in, uint32_t n_rows)
@@ -138,23 +157,56 @@ static void take_input(const struct worker *w, struct product *p, struct view in
     matrix_quantise_planned(w, &p->in, p->plan->quantise);
 }
 
+static void unit_rows(const struct product *p, const struct placed_weight *weight, struct unit unit,
+                      struct act_rows *rows)
+{
+    uint32_t numbers[KERNEL_X];
+    for (uint32_t m = 0; m < unit.n_rows; m++)
+        numbers[m] = unit.row + m;
+    matrix_rows_of(p->run, &p->in, weight, numbers, 1, unit.n_rows, rows);
+}
+
 static void unit_dots(const struct product *p, const struct placed_weight *weight, struct unit unit,
                       float *sums)
 {
-    uint32_t numbers[KERNEL_X];
     struct act_rows rows;
-    for (uint32_t m = 0; m < unit.n_rows; m++)
-        numbers[m] = unit.row + m;
-    matrix_rows_of(p->run, &p->in, weight, numbers, 1, unit.n_rows, &rows);
+    unit_rows(p, weight, unit, &rows);
     matrix_dots(weight, 0, unit.column, &rows, sums);
 }
 
-static void linear_unit(void *context, struct unit unit)
+/* The unit's panel of the product's matrix, and the one of other that has output b. */
+static void two_dots(const struct product *p, const struct placed_weight *other, struct unit unit,
+                     uint32_t b, float *const sums[2])
 {
-    const struct product *p = context;
+    struct act_rows rows;
+    const uint8_t *panels[2] = {matrix_panel(p->weight, 0, unit.column), matrix_panel(other, 0, b)};
+    unit_rows(p, p->weight, unit, &rows);
+    p->two(panels, other->weight->n_cols, &rows, sums);
+}
+
+/* Sums of a unit, and what is done with each of its panels. */
+typedef void panel_work(const struct product *p, struct unit panel, float *sums);
+
+static void each_panel(const struct product *p, struct unit unit, panel_work *work)
+{
+    _Alignas(64) float sums[2][KERNEL_X * KERNEL_ROWS];
+    struct unit panel = unit;
+    if (unit.n_columns <= KERNEL_ROWS) {
+        unit_dots(p, p->weight, unit, sums[0]);
+        work(p, panel, sums[0]);
+        return;
+    }
+    two_dots(p, p->weight, unit, unit.column + KERNEL_ROWS, (float *[]){sums[0], sums[1]});
+    panel.n_columns = KERNEL_ROWS;
+    work(p, panel, sums[0]);
+    panel.column += KERNEL_ROWS;
+    panel.n_columns = unit.n_columns - KERNEL_ROWS;
+    work(p, panel, sums[1]);
+}
+
+static void linear_panel(const struct product *p, struct unit unit, float *sums)
+{
     const struct op_linear *op = p->op;
-    _Alignas(64) float sums[KERNEL_X * KERNEL_ROWS];
-    unit_dots(p, p->weight, unit, sums);
     for (uint32_t m = 0; m < unit.n_rows; m++) {
         float *sum = sums + m * KERNEL_ROWS;
         float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
@@ -175,6 +227,11 @@ static void linear_unit(void *context, struct unit unit)
     }
 }
 
+static void linear_unit(void *context, struct unit unit)
+{
+    each_panel(context, unit, linear_panel);
+}
+
 void cpu_linear(const struct worker *w, const struct op_linear *op, const struct op_plan *plan)
 {
     const struct cpu_run *run = w->run;
@@ -184,7 +241,9 @@ void cpu_linear(const struct worker *w, const struct op_linear *op, const struct
                         .bias = run_vector(run, op->bias),
                         .op = op};
     take_input(w, &p, op->in, run_rows(run, op->in));
-    struct split split = split_product(w, p.in.n, op->out.width, p.weight->panel_bytes);
+    choose_two(&p, p.weight);
+    struct split split =
+        split_product(w, p.in.n, op->out.width, p.weight->panel_bytes, p.two != NULL);
     each_unit(w, &split, linear_unit, &p);
 }
 
@@ -212,8 +271,12 @@ static void gated_unit(void *context, struct unit unit)
     const struct op_gated *op = p->op;
     _Alignas(64) float gates[KERNEL_X * KERNEL_ROWS];
     _Alignas(64) float ups[KERNEL_X * KERNEL_ROWS];
-    unit_dots(p, p->weight, unit, gates);
-    unit_dots(p, p->other, unit, ups);
+    if (p->two) {
+        two_dots(p, p->other, unit, unit.column, (float *[]){gates, ups});
+    } else {
+        unit_dots(p, p->weight, unit, gates);
+        unit_dots(p, p->other, unit, ups);
+    }
     for (uint32_t m = 0; m < unit.n_rows; m++) {
         float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
         float *gate = gates + m * KERNEL_ROWS, *up = ups + m * KERNEL_ROWS;
@@ -238,17 +301,15 @@ void cpu_gated(const struct worker *w, const struct op_gated *op, const struct o
                         .other_bias = run_vector(run, op->up_bias),
                         .op = op};
     take_input(w, &p, op->in, run_rows(run, op->in));
-    struct split split =
-        split_product(w, p.in.n, op->out.width, p.weight->panel_bytes + p.other->panel_bytes);
+    choose_two(&p, p.other);
+    struct split split = split_product(w, p.in.n, op->out.width,
+                                       p.weight->panel_bytes + p.other->panel_bytes, false);
     each_unit(w, &split, gated_unit, &p);
 }
 
-static void logits_unit(void *context, struct unit unit)
+static void logits_panel(const struct product *p, struct unit unit, float *sums)
 {
-    const struct product *p = context;
     const struct op_logits *op = p->op;
-    _Alignas(64) float sums[KERNEL_X * KERNEL_ROWS];
-    unit_dots(p, p->weight, unit, sums);
     for (uint32_t m = 0; m < unit.n_rows; m++) {
         float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
         for (uint32_t c = 0; c < unit.n_columns; c++) {
@@ -261,6 +322,11 @@ static void logits_unit(void *context, struct unit unit)
     }
 }
 
+static void logits_unit(void *context, struct unit unit)
+{
+    each_panel(context, unit, logits_panel);
+}
+
 void cpu_logits(const struct worker *w, const struct op_logits *op, const struct op_plan *plan)
 {
     const struct cpu_run *run = w->run;
@@ -270,6 +336,8 @@ void cpu_logits(const struct worker *w, const struct op_logits *op, const struct
                         .bias = run_vector(run, op->bias),
                         .op = op};
     take_input(w, &p, op->in, run->step->n_logits);
-    struct split split = split_product(w, p.in.n, op->out.width, p.weight->panel_bytes);
+    choose_two(&p, p.weight);
+    struct split split =
+        split_product(w, p.in.n, op->out.width, p.weight->panel_bytes, p.two != NULL);
     each_unit(w, &split, logits_unit, &p);
 }

@@ -308,14 +308,17 @@ struct kernel_rows matrix_rows(const struct placed_weight *placed, uint32_t part
     };
 }
 
+const uint8_t *matrix_panel(const struct placed_weight *placed, uint32_t part, uint32_t column)
+{
+    return placed->panels + part * placed->part_bytes + column / PANEL_ROWS * placed->panel_bytes;
+}
+
 void matrix_dots(const struct placed_weight *placed, uint32_t part, uint32_t column,
                  const struct act_rows *rows, float *out)
 {
     const struct weight *w = placed->weight;
     if (placed->packed) {
-        const uint8_t *panel =
-            placed->panels + part * placed->part_bytes + column / PANEL_ROWS * placed->panel_bytes;
-        placed->packed->dots(panel, w->n_cols, rows, out);
+        placed->packed->dots(matrix_panel(placed, part, column), w->n_cols, rows, out);
         return;
     }
     const float *x[KERNEL_X];

@@ -245,6 +245,10 @@ static const struct packed_kernel packed_kernels[] = {
     {"amx bf16 x bf16", TENSOR_BF16, ACT_BF16, amx_dots_bf16},
 };
 
+static const struct two_kernel two_kernels[] = {
+    {TENSOR_BF16, amx_dots_two_bf16},
+};
+
 /* Tiles in use keep a core from its deepest sleep and are saved at every switch of threads. */
 static void rest(void)
 {
@@ -256,6 +260,8 @@ const struct kernel_set kernel_set_amx = {
     .name = "amx",
     .packed = packed_kernels,
     .n_packed = sizeof packed_kernels / sizeof *packed_kernels,
+    .two = two_kernels,
+    .n_two = sizeof two_kernels / sizeof *two_kernels,
     .quantise = amx_quantise,
     .usable = x86_amx_usable,
     .rest = rest,

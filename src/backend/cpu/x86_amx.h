@@ -82,6 +82,7 @@ AMX_KERNEL(mxfp4);
 /* x86_amx_bf16.c */
 AMX_KERNEL(bf16);
 #undef AMX_KERNEL
+dots_two amx_dots_two_bf16;
 act_quantise amx_quantise;
 
 #endif

@@ -6,6 +6,12 @@
  * result += even + odd; subnormals count as zeros. The row kernel and the scalar twin do the same, so
  * that all rows have the same bits whatever their number. Sums stay in tiles over all columns: the
  * weights are in tile order, there is nothing to unpack and nothing to scale.
+ *
+ * With one panel every line of activations serves one tile product and, with many rows, comes from
+ * the level-2 cache: 64 lines for 64 cycles of products, which is all that this cache could ever give.
+ * So two panels share them where they can, in blocks of 256 columns: the weights of a block (16 KiB)
+ * and the sums of all rows (24 KiB) stay in level 1, and 32 lines come from level 2 in the same time.
+ * Sums wait in memory from block to block as they are, so bits do not change.
  */
 #if defined(__AMX_BF16__) && defined(__AVX512VNNI__) && defined(__linux__)
 
@@ -94,11 +100,12 @@ struct a_rows {
     long stride;
 };
 
-/* In place where whole tiles lie at equal distances, else copied. copy: [ROWS][ACT_COLUMNS]. */
-static struct a_rows block_rows(const struct act_rows *rows, bool even, uint32_t m, uint32_t b,
-                                uint16_t *copy)
+/* Up to `most` rows from row m on: in place where whole tiles lie at equal distances, else copied.
+ * copy: [most][ACT_COLUMNS]. */
+static struct a_rows block_rows(const struct act_rows *rows, bool even, uint32_t m, uint32_t most,
+                                uint32_t b, uint16_t *copy)
 {
-    uint32_t n = rows->n - m < ROWS ? rows->n - m : ROWS;
+    uint32_t n = rows->n - m < most ? rows->n - m : most;
     if (even && n % 16 == 0)
         return (struct a_rows){act_at(rows, m, b), sizeof(struct act_bf16)};
     for (uint32_t i = 0; i < (n + 15) / 16 * 16; i++)
@@ -141,7 +148,7 @@ INLINE void multiply_rows(uint32_t tiles, const uint8_t *panel, uint32_t n_cols,
     _tile_zero(2);
     _tile_zero(3);
     for (uint32_t k = 0; k < n_cols; k += ACT_COLUMNS) {
-        struct a_rows a = block_rows(rows, even, m, k / ACT_COLUMNS, copy);
+        struct a_rows a = block_rows(rows, even, m, ROWS, k / ACT_COLUMNS, copy);
         MEMORY_BARRIER();
         for (uint32_t c = 0; c < ACT_COLUMNS && k + c < n_cols; c += STEP, panel += 1024) {
             uint32_t left = n_cols - k - c;
@@ -185,6 +192,114 @@ void amx_dots_bf16(const uint8_t *panel, uint32_t n_cols, const struct act_rows 
             multiply_rows(1, panel, n_cols, rows, even, m, sums);
         memcpy(out + PANEL_ROWS * m, sums, (size_t)n * PANEL_ROWS * sizeof *out);
     }
+}
+
+/* ---- two panels ---------------------------------------------------------------------------------- */
+
+#define ROWS_PAIR    32               /* together: two tiles of activations by two of weights */
+#define COLUMN_BYTES (2 * PANEL_ROWS) /* of a panel */
+#define BLOCK_BYTES  (COLUMN_BYTES * ACT_COLUMNS)
+
+/* A block of columns of two panels; the last step's weights apart where the panel ends within it. */
+struct pair_block {
+    const uint8_t *weights[2];
+    uint32_t columns;
+    uint8_t last[2][1024] __attribute__((aligned(64)));
+};
+
+static void read_pair(const uint8_t *const panels[2], uint32_t n_cols, uint32_t column,
+                      struct pair_block *out)
+{
+    out->columns = n_cols - column < ACT_COLUMNS ? n_cols - column : ACT_COLUMNS;
+    uint32_t whole = out->columns / STEP * STEP, left = out->columns - whole;
+    for (uint32_t i = 0; i < 2; i++) {
+        out->weights[i] = panels[i] + COLUMN_BYTES * (size_t)column;
+        prefetch_block(out->weights[i] + BLOCK_BYTES - PREFETCH, BLOCK_BYTES); /* the next one */
+        memset(out->last[i], 0, sizeof out->last[i]);
+        memcpy(out->last[i], out->weights[i] + COLUMN_BYTES * (size_t)whole, COLUMN_BYTES * left);
+    }
+}
+
+/* 16 * tiles (1 or 2, constant) rows by two panels; sums[panel][tile]: where they wait. */
+INLINE void multiply_pair(uint32_t tiles, struct a_rows a, const struct pair_block *b, bool first,
+                          float *const sums[2][2])
+{
+    MEMORY_BARRIER();
+    if (first) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    } else {
+        _tile_loadd(0, sums[0][0], 64);
+        _tile_loadd(2, sums[1][0], 64);
+        if (tiles > 1) {
+            _tile_loadd(1, sums[0][1], 64);
+            _tile_loadd(3, sums[1][1], 64);
+        }
+    }
+    for (uint32_t c = 0; c < b->columns; c += STEP) {
+        bool whole = b->columns - c >= STEP;
+        const uint8_t *x = a.first + 2 * c;
+        _tile_loadd(4, whole ? b->weights[0] + COLUMN_BYTES * c : b->last[0], 64);
+        _tile_loadd(6, x, a.stride);
+        _tile_loadd(5, whole ? b->weights[1] + COLUMN_BYTES * c : b->last[1], 64);
+        _tile_dpbf16ps(0, 6, 4);
+        _tile_dpbf16ps(2, 6, 5);
+        if (tiles > 1) {
+            _tile_loadd(7, x + 16 * a.stride, a.stride);
+            _tile_dpbf16ps(1, 7, 4);
+            _tile_dpbf16ps(3, 7, 5);
+        }
+    }
+    _tile_stored(0, sums[0][0], 64);
+    _tile_stored(2, sums[1][0], 64);
+    if (tiles > 1) {
+        _tile_stored(1, sums[0][1], 64);
+        _tile_stored(3, sums[1][1], 64);
+    }
+    MEMORY_BARRIER();
+}
+
+/* All rows by one block of columns. Sums of whole tiles wait in out, of the last rows in rest. */
+static void pair_rows(const struct pair_block *b, uint32_t column, const struct act_rows *rows,
+                      bool even, float *const out[2], float rest[2][256])
+{
+    uint16_t copy[ROWS_PAIR * ACT_COLUMNS] __attribute__((aligned(64)));
+    for (uint32_t m = 0; m < rows->n; m += ROWS_PAIR) {
+        struct a_rows a = block_rows(rows, even, m, ROWS_PAIR, column / ACT_COLUMNS, copy);
+        uint32_t n = rows->n - m < ROWS_PAIR ? rows->n - m : ROWS_PAIR;
+        float *sums[2][2];
+        for (uint32_t i = 0; i < 2; i++)
+            for (uint32_t t = 0; t < 2; t++)
+                sums[i][t] = n >= 16 * (t + 1) ? out[i] + PANEL_ROWS * (m + 16 * t) : rest[i];
+        if (n > 16)
+            multiply_pair(2, a, b, column == 0, sums);
+        else
+            multiply_pair(1, a, b, column == 0, sums);
+    }
+}
+
+void amx_dots_two_bf16(const uint8_t *const panels[2], uint32_t n_cols, const struct act_rows *rows,
+                       float *const out[2])
+{
+    if (rows->n < ROWS_LEAST) {
+        dots_rows(panels[0], n_cols, rows, out[0]);
+        dots_rows(panels[1], n_cols, rows, out[1]);
+        return;
+    }
+    struct pair_block block;
+    float rest[2][256] __attribute__((aligned(64)));
+    bool even = evenly_spaced(rows, sizeof(struct act_bf16));
+    configure_tiles();
+    for (uint32_t k = 0; k < n_cols; k += ACT_COLUMNS) {
+        read_pair(panels, n_cols, k, &block);
+        pair_rows(&block, k, rows, even, out, rest);
+    }
+    uint32_t left = rows->n % 16;
+    for (uint32_t i = 0; i < 2; i++)
+        memcpy(out[i] + PANEL_ROWS * (rows->n - left), rest[i],
+               (size_t)left * PANEL_ROWS * sizeof *rest[i]);
 }
 
 #else

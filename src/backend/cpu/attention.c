@@ -21,7 +21,7 @@
 #include "backend/cpu/internal.h"
 
 #define PAIRS      32
-#define AHEAD      4 /* runs of keys or values that are asked for before they are used */
+#define AHEAD      1 /* runs of keys or values that are asked for before they are used */
 #define GROUP_TINY 8 /* most tokens of a key group in pages that hold less than KEY_GROUP */
 
 struct tile {

@@ -45,7 +45,7 @@ static double rate_of(const struct load_sample *sample)
     return (n - 1) / ((double)(sample->end_ns - sample->first_ns) * 1e-9);
 }
 
-/* The end token is in the usage but has no event; text that was held back may come after the last
+/* The end token is in the usage but has no event; elsewhere text held back may come after the last
  * token. More than that is told. */
 static bool disagrees(const struct load_sample *sample)
 {

@@ -24,12 +24,14 @@ enum status output_init(struct output *output, const struct tokenizer *tokenizer
     if (getentropy(&output->call_key, sizeof output->call_key) != 0)
         output->call_key = clock_now_ns();
     bool complete = stop_matcher_init(&output->stops, stops, n_stops);
-    return buf_reserve(&output->text, 256) && complete ? STATUS_OK : no_memory(err);
+    bool room = buf_reserve(&output->text, 256) && buf_reserve(&output->shown, 256);
+    return room && complete ? STATUS_OK : no_memory(err);
 }
 
 void output_release(struct output *output)
 {
     buf_release(&output->text);
+    buf_release(&output->shown);
     stop_matcher_release(&output->stops);
     output_parser_free(output->parser);
 }
@@ -39,13 +41,35 @@ struct sink {
     struct event_queue *events;
 };
 
+enum status output_flush(struct output *output, struct event_queue *events, struct error *err)
+{
+    struct buf *shown = &output->shown;
+    if (shown->len && !event_queue_text(events, output->shown_kind, buf_str(shown)))
+        return no_memory(err);
+    buf_clear(shown);
+    return STATUS_OK;
+}
+
+/* Pieces of one kind that come of one token are one event. */
+static bool add_shown(struct sink *sink, sluice_event_kind kind, struct str text)
+{
+    struct output *output = sink->output;
+    if (kind != output->shown_kind && output_flush(output, sink->events, NULL) != STATUS_OK)
+        return false;
+    output->shown_kind = kind;
+    buf_append_str(&output->shown, text);
+    return !output->shown.failed;
+}
+
 static bool take_event(void *context, const struct output_event *event)
 {
     struct sink *sink = context;
     if (event->kind == OUTPUT_CONTENT)
-        return event_queue_text(sink->events, SLUICE_EVENT_TEXT, event->text);
+        return add_shown(sink, SLUICE_EVENT_TEXT, event->text);
     if (event->kind == OUTPUT_REASONING)
-        return event_queue_text(sink->events, SLUICE_EVENT_REASONING, event->text);
+        return add_shown(sink, SLUICE_EVENT_REASONING, event->text);
+    if (output_flush(sink->output, sink->events, NULL) != STATUS_OK)
+        return false;
     char id[32];
     uint64_t number = ++sink->output->n_tool_calls;
     snprintf(id, sizeof id, "call_%016llx",
@@ -53,7 +77,7 @@ static bool take_event(void *context, const struct output_event *event)
     return event_queue_tool_call(sink->events, str_from(id), event->name, event->arguments);
 }
 
-/* Text that may be shown, to the reader. */
+/* Text that may be shown. */
 static enum status show(struct output *output, struct str text, struct event_queue *events,
                         struct error *err)
 {
@@ -62,7 +86,7 @@ static enum status show(struct output *output, struct str text, struct event_que
     struct sink sink = {output, events};
     bool taken = output->parser ? output_parser_push(output->parser, text, take_event, &sink,
                                                      NULL) == STATUS_OK
-                                : event_queue_text(events, SLUICE_EVENT_TEXT, text);
+                                : add_shown(&sink, SLUICE_EVENT_TEXT, text);
     return taken ? STATUS_OK : no_memory(err);
 }
 

@@ -59,6 +59,8 @@ static enum status take_token(sluice_engine *engine, struct choice *choice,
     enum status status = STATUS_OK;
     if (*reason != SLUICE_FINISH_NONE)
         status = output_end(&choice->output, stopped, &request->events, err);
+    if (status == STATUS_OK)
+        status = output_flush(&choice->output, &request->events, err);
     /* The end itself is the event of what ended the answer. */
     bool silent = request->report_silent && !end && !stopped && request->events.n_shown == shown;
     if (status == STATUS_OK && silent &&

@@ -431,7 +431,12 @@ static void thousands_of_streams_cost_little(void **state)
     print_message("%d open streams: idle %.2f %% of a core; a step (one event each, client "
                   "included) %.1f ms of processor time\n",
                   STREAMS, idle * 100.0, busy * 1e3);
+#ifdef __SANITIZE_THREAD__
+    assert_true(idle <
+                0.5); /* everything takes ten times as long, and a thread of its own looks on */
+#else
     assert_true(idle < 0.05);
+#endif
     pthread_mutex_lock(&app.lock);
     for (size_t i = 0; i < app.n_kept; i++)
         http_stream_end(app.kept[i], true);

@@ -50,8 +50,16 @@ static uint32_t offset_of(uint32_t unit)
     return (unit >> 10) << ((unit & 0x200) >> 6);
 }
 
+static struct str replacement_at(const struct charsmap *map, size_t value)
+{
+    const char *begin = map->pool.data + value;
+    const char *end = memchr(begin, '\0', map->pool.len - value);
+    return (struct str){begin, end ? (size_t)(end - begin) : map->pool.len - value};
+}
+
 /* The replacement of the longest (or the shortest) known string that text begins with; the length of
- * that string, or 0. */
+ * that string, or 0. What would cut a character, or leave something else than UTF-8, is passed over:
+ * the steps that follow rely on both. */
 static size_t look_up(const struct charsmap *map, struct str text, bool shortest, struct str *out)
 {
     size_t found = 0;
@@ -70,9 +78,11 @@ static size_t look_up(const struct charsmap *map, struct str text, bool shortest
         size_t value = map->units[at] & 0x7fffffffu;
         if (value >= map->pool.len)
             break;
-        const char *begin = map->pool.data + value;
-        const char *end = memchr(begin, '\0', map->pool.len - value);
-        *out = (struct str){begin, end ? (size_t)(end - begin) : map->pool.len - value};
+        struct str replacement = replacement_at(map, value);
+        bool within = i + 1 < text.len && ((uint8_t)text.data[i + 1] & 0xc0) == 0x80;
+        if (within || !utf8_valid(replacement))
+            continue;
+        *out = replacement;
         found = i + 1;
         if (shortest)
             break;

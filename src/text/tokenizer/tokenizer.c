@@ -10,6 +10,7 @@
 
 #include "text/tokenizer/byte_alphabet.h"
 #include "text/tokenizer/tokenizer_internal.h"
+#include "text/tokenizer/utf8.h"
 
 void token_list_release(struct token_list *list)
 {
@@ -106,11 +107,13 @@ static enum status set_added(struct tokenizer *tokenizer, uint32_t id,
 {
     if (!token->text.len || !is_added(token->kind))
         return STATUS_OK;
+    /* Normalizers take UTF-8; a token of other bytes is found in the text as given. */
+    bool utf8 = utf8_valid(token->text);
     /* Under trust spans a control token is found in the text as given: only form C has a map. */
-    bool raw = !token->normalized ||
+    bool raw = !token->normalized || !utf8 ||
                (token->kind != TOKEN_USER_DEFINED && tokenizer->normalization.n_steps &&
                 !normalization_is_nfc(&tokenizer->normalization));
-    bool normalized = token->normalized || is_found_twice(tokenizer, token);
+    bool normalized = utf8 && (token->normalized || is_found_twice(tokenizer, token));
     bool ok = !raw || added_tokens_add(&tokenizer->raw, token->text, (int32_t)id);
     enum status status = STATUS_OK;
     if (ok && normalized) {

@@ -466,6 +466,35 @@ static void test_nfc_every_code_point(void **state)
     }
 }
 
+/* A map that knows the first byte of a character, and a token that is no UTF-8: neither ends in a loop. */
+static void test_hostile_charsmap(void **state)
+{
+    (void)state;
+    struct error err = {0};
+    struct vocabulary v;
+    enum { UNITS = 256 };
+    char map[4 + 4 * UNITS + 2] = {0, 4, 0, 0}; /* 1024 bytes of units; the pool is "x" */
+    map[4 + 4 * UNITS] = 'x';
+    char *unit =
+        map + 4 + 4 * 0xc3; /* leads to by 0xc3, ends a string, its value is unit 0xc2: 0 */
+    unit[0] = (char)0xc3;
+    unit[1] = 1 | 1 << 2;
+    assert_ok(small_vocabulary(&v, &err), &err);
+    v.normalizers[v.n_normalizers].kind = VOCABULARY_NORMALIZER_CHARSMAP;
+    v.normalizers[v.n_normalizers++].content = (struct str){map, sizeof map};
+    assert_ok(
+        vocabulary_set_token(&v, SMALL_HOLE, STR_LIT("<\xa0y>"), TOKEN_USER_DEFINED, "t", &err),
+        &err);
+    v.tokens[SMALL_HOLE].normalized = true;
+    struct tokenizer *t = make(&v);
+    struct token_list ids = encode(t, "he\xc3\xa9", TOKENIZER_SPECIALS_ALL);
+    assert_int_equal(ids.count, 2);
+    assert_int_equal(ids.ids[0], SMALL_HE);
+    assert_int_equal(ids.ids[1], SMALL_E_ACUTE);
+    token_list_release(&ids);
+    tokenizer_free(t);
+}
+
 /* Trust follows bytes through normalization: here the control token itself is "<é>". */
 static void test_trust_under_normalization(void **state)
 {
@@ -741,6 +770,7 @@ int main(void)
         cmocka_unit_test(test_added_flags),
         cmocka_unit_test(test_nfc_equals_utf8proc),
         cmocka_unit_test(test_nfc_every_code_point),
+        cmocka_unit_test(test_hostile_charsmap),
         cmocka_unit_test(test_trust_under_normalization),
         cmocka_unit_test(test_any_bytes),
         cmocka_unit_test(test_decode),

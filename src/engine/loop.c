@@ -360,8 +360,10 @@ void *loop_run(void *context)
             next = (next + 1) % BACKEND_IN_FLIGHT;
             launch(engine, flight, plan);
         }
-        if (older)
+        if (older) {
             land(engine, older);
+            busy = true; /* what is known now may let somebody resume */
+        }
         older = flight;
         if (older)
             launch_sample(engine, older);

@@ -22,6 +22,7 @@ struct sequence {
     bool opened;             /* its first slice in this slot was planned and not committed yet */
     uint32_t computed;       /* positions of committed steps */
     uint32_t planned;        /* rows in the plan that is not committed yet */
+    uint32_t awaited;        /* tokens to be known before it resumes: one was being drawn */
     uint32_t scored;         /* all_outputs: positions that were handed out before a preemption */
     uint32_t slot;           /* NONE unless running */
     uint32_t cached;         /* waiting: what the index had when it was looked at last */

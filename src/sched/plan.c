@@ -381,6 +381,8 @@ static enum outcome plan_waiting(struct sched *sched, uint32_t index, uint32_t *
 {
     struct sequence *s = at(sched, index);
     struct kv_chain *c = s->request.chain;
+    if (c->n_tokens < s->awaited)
+        return NEXT;
     if (!has_room(sched, s, *budget))
         return FULL;
     struct kv_match match = sched_match(sched, s);

@@ -278,6 +278,10 @@ void sched_preempt(struct sched *sched, uint32_t index)
     uint32_t n_prompt = s->request.chain->n_prompt;
     uint32_t done = s->computed < n_prompt ? s->computed : n_prompt;
     s->scored = done > s->scored ? done : s->scored;
+    /* Every known token is computed, so the next one is being drawn: resumed without it, the
+     * sequence would draw it a second time. */
+    if (s->computed >= s->request.chain->n_tokens)
+        s->awaited = s->request.chain->n_tokens + 1;
     s->arrived = 0; /* it has waited for its turn once already */
     sched->counters.preemptions++;
     if (sched->pressed == s->request.id)

@@ -274,13 +274,14 @@ static void run_state(struct sim *sim, const struct client *client, const struct
 }
 
 /* The token after the slice, drawn from what precedes it and whose it is. */
-static void draw_token(struct sim *sim, struct client *client)
+static void draw_token(struct sim *sim, struct client *client, uint32_t end)
 {
     const struct sched_request *r = &client->request;
     if (client->n_drawn >= r->n_generate || client->in_flight)
         return;
     uint32_t n = client->chain.n_tokens;
     REQUIRE(sim, n == client->chain.n_prompt + client->n_drawn);
+    REQUIRE(sim, n == end); /* else it was drawn before */
     if (n < MAX_CONTEXT)
         append(client, (int32_t)(mix(client->hashes[n] + r->id % 3) % 1000), n);
     client->n_drawn++;
@@ -414,9 +415,12 @@ static void step(struct sim *sim)
     sim->n_rows += plan->n_rows;
     for (uint32_t i = 0; sim->ahead && i < MAX_LIVE; i++)
         token_known(&sim->clients[i]);
-    for (uint32_t i = 0; i < plan->n_slices; i++)
-        if (plan->slices[i].last)
-            draw_token(sim, &sim->clients[plan->slices[i].id % MAX_LIVE]);
+    for (uint32_t i = 0; i < plan->n_slices; i++) {
+        const struct sched_slice *slice = &plan->slices[i];
+        if (slice->last)
+            draw_token(sim, &sim->clients[slice->id % MAX_LIVE],
+                       slice->first_position + slice->n_rows);
+    }
     if (draw(sim, 16) == 0 && plan->n_slices) { /* one leaves between submission and results */
         struct client *client = &sim->clients[plan->slices[0].id % MAX_LIVE];
         if (client->alive)

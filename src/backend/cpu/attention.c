@@ -10,9 +10,9 @@
  *
  * A part depends on the row's own position and on the keys of its block alone, and parts are merged
  * from the first block to the last, starting from the sink or from nothing. So the bits of a result
- * do not show how rows were cut into tiles and steps, nor who computed a part: with few tiles (one
- * long sequence on many threads) every thread computes parts of some blocks, and after a barrier
- * they are merged in the same order. Pages are read in place: a run of keys or values is used as it
+ * do not show how rows were cut into tiles and steps, nor who computed a part. Threads take tiles in
+ * pieces, as of products; with few tiles (one long sequence) they take blocks of tiles, and after a
+ * barrier the parts are merged in the same order. Pages are read in place: a run of keys or values is used as it
  * lies, or, for many pairs, widened to float32 once into the thread's scratch.
  */
 #include <math.h>
@@ -21,6 +21,7 @@
 #include "backend/cpu/internal.h"
 
 #define PAIRS      32
+#define AHEAD      1 /* runs of keys or values that are asked for before they are used */
 #define GROUP_TINY 8 /* most tokens of a key group in pages that hold less than KEY_GROUP */
 
 struct tile {
@@ -198,13 +199,6 @@ static const uint8_t *value_page(const struct attend *a, uint32_t position)
            layout_v_offset(a->layout, a->op->layer, a->tile->kv_head, position % per_page);
 }
 
-/* The processor's own prefetching stops at the end of a page's run, so kernels ask for what comes
- * next: keys of the next run, then the block's values, then keys of the next block. NULL: nothing. */
-static const uint8_t *next_keys(const struct attend *a, uint32_t position)
-{
-    return position < a->tile->end ? key_page(a, position) : NULL;
-}
-
 static uint32_t block_begin(const struct attend *a, uint32_t block)
 {
     return a->tile->begin > block ? a->tile->begin : block;
@@ -213,6 +207,27 @@ static uint32_t block_begin(const struct attend *a, uint32_t block)
 static uint32_t block_end(const struct attend *a, uint32_t block)
 {
     return a->tile->end < block + KEY_BLOCK ? a->tile->end : block + KEY_BLOCK;
+}
+
+/* The processor's own prefetching stops at the end of a page's run, and nothing is read while weights
+ * are made of scores, so kernels ask for what is used some runs later: a block's keys, then its
+ * values, then keys of the next block. Only a hint; NULL: nothing. */
+static const uint8_t *after_keys(const struct attend *a, uint32_t block, uint32_t at)
+{
+    uint32_t end = block_end(a, block), position = at + AHEAD * KEY_RUN;
+    if (position < end)
+        return key_page(a, position);
+    position = block_begin(a, block) + (position - end);
+    return position < end ? value_page(a, position) : NULL;
+}
+
+static const uint8_t *after_values(const struct attend *a, uint32_t block, uint32_t at)
+{
+    uint32_t end = block_end(a, block), position = at + AHEAD * KEY_RUN;
+    if (position < end)
+        return value_page(a, position);
+    position = (block + KEY_BLOCK + (position - end)) / KEY_GROUP * KEY_GROUP;
+    return position < a->tile->end ? key_page(a, position) : NULL;
 }
 
 /* Pages that hold less than a key group: gathers one, of the positions that the tile sees. */
@@ -248,17 +263,15 @@ static void score_block(const struct attend *a, uint32_t block)
         uint32_t groups = (end - at + KEY_GROUP - 1) / KEY_GROUP;
         groups = groups < run / KEY_GROUP ? groups : run / KEY_GROUP;
         const uint8_t *keys = key_page(a, at);
-        uint32_t after = at + groups * KEY_GROUP;
         if (a->n_pairs > DIRECT) {
             for (uint32_t g = 0; g < groups; g++)
                 a->kv->widen_keys(keys + (size_t)g * KEY_GROUP * a->layout->k_head_bytes, KEY_GROUP,
                                   a->k_dim, a->keys + (size_t)g * KEY_GROUP * a->k_dim);
             score_groups(a, a->wide, (const uint8_t *)a->keys, groups, at - block, NULL);
         } else {
-            score_groups(a, a->kv, keys, groups, at - block,
-                         after < end ? key_page(a, after) : value_page(a, block_begin(a, block)));
+            score_groups(a, a->kv, keys, groups, at - block, after_keys(a, block, at));
         }
-        at = after;
+        at += groups * KEY_GROUP;
     }
 }
 
@@ -309,7 +322,7 @@ static void mix_block(const struct attend *a, uint32_t block)
         const uint8_t *values = value_page(a, at);
         const struct kv_format *format = a->kv;
         size_t bytes = a->layout->v_head_bytes;
-        const uint8_t *next = at + n < end ? value_page(a, at + n) : next_keys(a, at + n);
+        const uint8_t *next = after_values(a, block, at);
         if (a->n_pairs > DIRECT) {
             next = NULL;
             a->kv->widen_values(values, n, a->v_dim, a->values);
@@ -373,6 +386,36 @@ static void attend_whole_tile(struct attend *a, const struct tile *tile, const f
         write_pair(a, tile, p, &running[p], a->total + (size_t)p * a->v_dim);
 }
 
+/* ---- tiles by number --------------------------------------------------------------------------- */
+
+/* Walks the list as threads take pieces of it: mostly forwards. Units are tiles, or their blocks. */
+struct tile_cursor {
+    struct tiles list;
+    bool by_block;
+    struct tile tile;     /* at hand */
+    uint64_t unit, units; /* its first one, and how many; 0 before the first tile */
+    size_t pairs;         /* of all blocks of the tiles before it */
+};
+
+/* Makes the unit's tile the one at hand; true if it was not. */
+static bool cursor_seek(struct tile_cursor *c, uint64_t unit)
+{
+    bool moved = false;
+    if (unit < c->unit)
+        *c = (struct tile_cursor){.list = tiles_begin(c->list.run, c->list.op),
+                                  .by_block = c->by_block};
+    while (unit >= c->unit + c->units) {
+        c->unit += c->units;
+        if (c->units)
+            c->pairs += (size_t)tile_blocks(&c->tile) * tile_pairs(&c->tile);
+        if (!tiles_next(&c->list, &c->tile))
+            return moved; /* there is no such unit */
+        c->units = c->by_block ? tile_blocks(&c->tile) : 1;
+        moved = true;
+    }
+    return moved;
+}
+
 /* ---- few tiles: parts by block ----------------------------------------------------------------- */
 
 /* Words of a stored part: most, total, sums. */
@@ -412,43 +455,62 @@ static void merge_parts(const struct attend *a, const struct tile *tile, const f
 }
 
 static void attend_by_block(struct attend *a, const struct worker *w, const float *sinks,
-                            uint64_t n_units)
+                            struct taking units)
 {
     float *parts = w->run->backend->parts;
-    struct share share = worker_share(w, n_units);
-    struct tile tile;
-    uint64_t unit = 0, pair = 0;
-    size_t at = 0;
-    for (struct tiles t = tiles_begin(w->run, a->op); tiles_next(&t, &tile);) {
-        uint32_t blocks = tile_blocks(&tile);
-        bool mine = unit < share.end && unit + blocks > share.begin;
-        if (mine)
-            attend_tile(a, &tile);
-        for (uint32_t b = 0; b < blocks; b++, unit++)
-            if (unit >= share.begin && unit < share.end) {
-                attend_block(a, tile_first_block(&tile) + b);
-                store_parts(a, parts + at + (size_t)b * tile_pairs(&tile) * part_words(a));
-            }
-        at += (size_t)blocks * tile_pairs(&tile) * part_words(a);
-    }
+    struct tile_cursor c = {.list = tiles_begin(w->run, a->op), .by_block = true};
+    struct share piece;
+    while (worker_take(w, &units, &piece))
+        for (uint64_t unit = piece.begin; unit < piece.end; unit++) {
+            if (cursor_seek(&c, unit))
+                attend_tile(a, &c.tile);
+            uint32_t b = (uint32_t)(unit - c.unit);
+            attend_block(a, tile_first_block(&c.tile) + b);
+            store_parts(a, parts + (c.pairs + (size_t)b * tile_pairs(&c.tile)) * part_words(a));
+        }
     worker_barrier(w);
-    at = 0;
+    struct tile tile;
+    uint64_t pair = 0;
+    size_t before = 0; /* parts */
     for (struct tiles t = tiles_begin(w->run, a->op); tiles_next(&t, &tile);) {
         for (uint32_t p = 0; p < tile_pairs(&tile); p++, pair++)
             if (pair % w->count == w->index)
-                merge_parts(a, &tile, parts + at, p, sinks);
-        at += (size_t)tile_blocks(&tile) * tile_pairs(&tile) * part_words(a);
+                merge_parts(a, &tile, parts + before * part_words(a), p, sinks);
+        before += (size_t)tile_blocks(&tile) * tile_pairs(&tile);
     }
 }
 
 /* ---- the operation ----------------------------------------------------------------------------- */
 
-#define TILES_PER_THREAD 4 /* with fewer, whole tiles would leave threads idle */
+#define TILES_PER_THREAD 4  /* with fewer, whole tiles would leave threads idle */
+#define TILES_ENOUGH     16 /* per thread: with fewer, long tiles would end at different times */
+#define BLOCKS_LONG      4  /* of a long tile */
 
-/* About the multiply-adds of a tile. */
-static uint64_t tile_cost(const struct tile *tile)
+/* Tiles of an operation, and what they come to. */
+struct tile_sums {
+    uint64_t tiles, blocks, columns; /* columns: pairs times keys */
+    size_t pairs;                    /* of all blocks */
+};
+
+static struct tile_sums sum_tiles(const struct cpu_run *run, const struct op_attention *op)
 {
-    return (uint64_t)tile_pairs(tile) * (tile->end - tile->begin + KEY_GROUP);
+    struct tile_sums s = {0};
+    struct tile tile;
+    for (struct tiles t = tiles_begin(run, op); tiles_next(&t, &tile); s.tiles++) {
+        s.blocks += tile_blocks(&tile);
+        s.columns += (uint64_t)tile_pairs(&tile) * (tile.end - tile.begin);
+        s.pairs += (size_t)tile_blocks(&tile) * tile_pairs(&tile);
+    }
+    return s;
+}
+
+static bool by_block(const struct worker *w, const struct attend *a, const struct tile_sums *s)
+{
+    uint64_t each = s->tiles / w->count;
+    bool few = s->blocks > s->tiles && each < TILES_PER_THREAD;
+    bool uneven = s->blocks >= BLOCKS_LONG * s->tiles && each < TILES_ENOUGH;
+    return w->count > 1 && (few || uneven) &&
+           s->pairs * part_words(a) <= w->run->backend->part_words;
 }
 
 void cpu_attention(const struct worker *w, const struct op_attention *op)
@@ -459,27 +521,21 @@ void cpu_attention(const struct worker *w, const struct op_attention *op)
     }
     const float *sinks = run_vector(w->run, op->sinks);
     struct attend a;
-    struct tile tile;
     attend_begin(&a, w, op);
-    uint64_t n_tiles = 0, n_units = 0, cost = 0;
-    size_t words = 0;
-    for (struct tiles t = tiles_begin(w->run, op); tiles_next(&t, &tile); n_tiles++) {
-        n_units += tile_blocks(&tile);
-        words += (size_t)tile_blocks(&tile) * tile_pairs(&tile) * part_words(&a);
-        cost += tile_cost(&tile);
-    }
-    if (w->count > 1 && n_tiles < (uint64_t)TILES_PER_THREAD * w->count && n_units > n_tiles &&
-        words <= w->run->backend->part_words) {
-        attend_by_block(&a, w, sinks, n_units);
+    struct tile_sums sums = sum_tiles(w->run, op);
+    if (sums.tiles == 0)
+        return;
+    if (by_block(w, &a, &sums)) {
+        attend_by_block(&a, w, sinks, (struct taking){.n = sums.blocks, .most = 1});
         return;
     }
-    /* Tiles in order, those whose middle lies in this thread's part of the whole cost: late rows of a
-     * prompt see more than early ones. */
-    uint64_t before = 0, begin = cost * w->index / w->count, end = cost * (w->index + 1) / w->count;
-    for (struct tiles t = tiles_begin(w->run, op); tiles_next(&t, &tile);) {
-        uint64_t middle = before + tile_cost(&tile) / 2;
-        before += tile_cost(&tile);
-        if (middle >= begin && middle < end)
-            attend_whole_tile(&a, &tile, sinks);
-    }
+    struct taking units = {.n = sums.tiles,
+                           .most = piece_units(sums.columns / sums.tiles * a.k_dim)};
+    struct tile_cursor c = {.list = tiles_begin(w->run, op)};
+    struct share piece;
+    while (worker_take(w, &units, &piece))
+        for (uint64_t unit = piece.begin; unit < piece.end; unit++) {
+            cursor_seek(&c, unit);
+            attend_whole_tile(&a, &c.tile, sinks);
+        }
 }

@@ -384,33 +384,42 @@ INLINE float one_f8_e4m3(const uint8_t *p, size_t i)
 #define Q8_COLUMNS 32
 #define Q8_BYTES   34
 
-INLINE vf load_key_q8_0(const uint8_t *group, uint32_t column, uint32_t lane)
+INLINE const uint8_t *key_block_q8_0(const uint8_t *group, uint32_t column)
 {
-    const uint8_t *block = group + (size_t)(column / Q8_COLUMNS) * Q8_BYTES * KEY_GROUP;
-    vf scale = vf_from_f16(block + 2 * lane);
-    return vf_mul(scale,
-                  vf_from_i8(block + 2 * KEY_GROUP + (column % Q8_COLUMNS) * KEY_GROUP + lane));
+    return group + (size_t)(column / Q8_COLUMNS) * Q8_BYTES * KEY_GROUP;
+}
+INLINE vf load_key_q8_0(const uint8_t *group, uint32_t column, uint32_t lane, vf scale)
+{
+    const uint8_t *words = key_block_q8_0(group, column) + 2 * KEY_GROUP;
+    return vf_mul(scale, vf_from_i8(words + (column % Q8_COLUMNS) * KEY_GROUP + lane));
 }
 
-#define LOAD_KEY_f32(group, column, lane)                                                          \
-    load_element_f32(group, (size_t)(column)*KEY_GROUP + (lane))
-#define LOAD_KEY_f16(group, column, lane)                                                          \
-    load_element_f16(group, (size_t)(column)*KEY_GROUP + (lane))
-#define LOAD_KEY_bf16(group, column, lane)                                                         \
-    load_element_bf16(group, (size_t)(column)*KEY_GROUP + (lane))
-#define LOAD_KEY_f8_e4m3(group, column, lane)                                                      \
-    load_element_f8_e4m3(group, (size_t)(column)*KEY_GROUP + (lane))
-#define LOAD_KEY_q8_0(group, column, lane) load_key_q8_0(group, column, lane)
-#define KEY_BYTES_f32(dim)                 (4 * (size_t)(dim))
-#define KEY_BYTES_f16(dim)                 (2 * (size_t)(dim))
-#define KEY_BYTES_bf16(dim)                (2 * (size_t)(dim))
-#define KEY_BYTES_f8_e4m3(dim)             ((size_t)(dim))
-#define KEY_BYTES_q8_0(dim)                ((size_t)(dim) / Q8_COLUMNS * Q8_BYTES)
+/* Scales of the block of Q8_COLUMNS columns that begins at a column, where a type has any. */
+#define KEY_SCALE_f32(group, column, lane)     vf_set(1.0f)
+#define KEY_SCALE_f16(group, column, lane)     vf_set(1.0f)
+#define KEY_SCALE_bf16(group, column, lane)    vf_set(1.0f)
+#define KEY_SCALE_f8_e4m3(group, column, lane) vf_set(1.0f)
+#define KEY_SCALE_q8_0(group, column, lane)    vf_from_f16(key_block_q8_0(group, column) + 2 * (lane))
+
+#define LOAD_KEY_f32(group, column, lane, scale)                                                   \
+    ((void)(scale), load_element_f32(group, (size_t)(column)*KEY_GROUP + (lane)))
+#define LOAD_KEY_f16(group, column, lane, scale)                                                   \
+    ((void)(scale), load_element_f16(group, (size_t)(column)*KEY_GROUP + (lane)))
+#define LOAD_KEY_bf16(group, column, lane, scale)                                                  \
+    ((void)(scale), load_element_bf16(group, (size_t)(column)*KEY_GROUP + (lane)))
+#define LOAD_KEY_f8_e4m3(group, column, lane, scale)                                               \
+    ((void)(scale), load_element_f8_e4m3(group, (size_t)(column)*KEY_GROUP + (lane)))
+#define LOAD_KEY_q8_0(group, column, lane, scale) load_key_q8_0(group, column, lane, scale)
+#define KEY_BYTES_f32(dim)                        (4 * (size_t)(dim))
+#define KEY_BYTES_f16(dim)                        (2 * (size_t)(dim))
+#define KEY_BYTES_bf16(dim)                       (2 * (size_t)(dim))
+#define KEY_BYTES_f8_e4m3(dim)                    ((size_t)(dim))
+#define KEY_BYTES_q8_0(dim)                       ((size_t)(dim) / Q8_COLUMNS * Q8_BYTES)
 
 INLINE vf load_value_q8_0(const uint8_t *row, uint32_t column)
 {
     const uint8_t *block = row + (size_t)(column / Q8_COLUMNS) * Q8_BYTES;
-    return vf_mul(vf_set(one_f16(block, 0)), vf_from_i8(block + 2 + column % Q8_COLUMNS));
+    return vf_mul(vf_set_f16(block), vf_from_i8(block + 2 + column % Q8_COLUMNS));
 }
 INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
 {
@@ -442,17 +451,25 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
                 sum[p][v] = vf_set(0.0f);                                                          \
         size_t group_bytes = KEY_BYTES_##type(dim) * KEY_GROUP;                                    \
         size_t column_bytes = group_bytes / dim;                                                   \
-        for (uint32_t c = 0; c < dim; c++) {                                                       \
-            if (next && c % 2 == 0)                                                                \
-                for (uint32_t g = 0; g < groups; g++)                                              \
-                    __builtin_prefetch(next + g * group_bytes + c * column_bytes);                 \
-            vf k[2 * VECTORS];                                                                     \
+        for (uint32_t first = 0; first < dim; first += Q8_COLUMNS) {                               \
+            uint32_t end = dim - first < Q8_COLUMNS ? dim : first + Q8_COLUMNS;                    \
+            vf scale[2 * VECTORS];                                                                 \
             for (uint32_t v = 0; v < groups * VECTORS; v++)                                        \
-                k[v] = LOAD_KEY_##type(keys + v / VECTORS * group_bytes, c, v % VECTORS * W);      \
-            for (uint32_t p = 0; p < n; p++) {                                                     \
-                vf column = vf_set(q[p * dim + c]);                                                \
+                scale[v] =                                                                         \
+                    KEY_SCALE_##type(keys + v / VECTORS * group_bytes, first, v % VECTORS * W);    \
+            for (uint32_t c = first; c < end; c++) {                                               \
+                if (next && c % 2 == 0)                                                            \
+                    for (uint32_t g = 0; g < groups; g++)                                          \
+                        __builtin_prefetch(next + g * group_bytes + c * column_bytes);             \
+                vf k[2 * VECTORS];                                                                 \
                 for (uint32_t v = 0; v < groups * VECTORS; v++)                                    \
-                    sum[p][v] = vf_madd(column, k[v], sum[p][v]);                                  \
+                    k[v] = LOAD_KEY_##type(keys + v / VECTORS * group_bytes, c, v % VECTORS * W,   \
+                                           scale[v]);                                              \
+                for (uint32_t p = 0; p < n; p++) {                                                 \
+                    vf column = vf_set(q[p * dim + c]);                                            \
+                    for (uint32_t v = 0; v < groups * VECTORS; v++)                                \
+                        sum[p][v] = vf_madd(column, k[v], sum[p][v]);                              \
+                }                                                                                  \
             }                                                                                      \
         }                                                                                          \
         for (uint32_t p = 0; p < n; p++)                                                           \
@@ -511,8 +528,9 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
                 for (uint32_t v = 0; v < MIX_VECTORS; v++)                                         \
                     sum[p][v] = vf_load(sums + p * dim + c + v * W);                               \
             const uint8_t *row = values;                                                           \
+            bool fetch = next && c * row_bytes / dim % 64 < 32; /* each line once, nearly */       \
             for (uint32_t t = 0; t < n_keys; t++, row += row_bytes) {                              \
-                if (next)                                                                          \
+                if (fetch)                                                                         \
                     __builtin_prefetch(next + t * row_bytes + c * row_bytes / dim);                \
                 vf x[MIX_VECTORS];                                                                 \
                 for (uint32_t v = 0; v < MIX_VECTORS; v++)                                         \

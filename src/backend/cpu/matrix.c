@@ -14,8 +14,6 @@
 #include "base/checked.h"
 #include "program/check.h"
 
-#define GIVE_ROWS 0 /* whether norms and gated pairs give their rows quantised: see plan_giving() */
-
 /* ---- which weights ----------------------------------------------------------------------------- */
 
 /* Matrices of an operation that kernels multiply with, and of which view; experts' down reads the
@@ -176,9 +174,7 @@ static bool plan_reading(struct loaded_program *p, uint32_t index, struct held *
 static bool plan_giving(struct loaded_program *p, uint32_t index, struct held *held)
 {
     struct op_plan *plan = &p->plans[index];
-    /* Off: with it golden/test_sharing found, rarely and on a busy machine, an answer that differed after
-     * a preemption; whether this is the cause is not known yet. */
-    plan->gives = GIVE_ROWS ? wanted_forms(p, index) : 0;
+    plan->gives = wanted_forms(p, index);
     if (!plan->gives)
         return true;
     const struct view *out = given_view(&p->program->ops[index]);

@@ -96,6 +96,13 @@ static inline vf vf_from_f16(const uint8_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
+/* One float16 in all lanes. */
+static inline vf vf_set_f16(const uint8_t *p)
+{
+    int16_t h;
+    memcpy(&h, p, sizeof h);
+    return _mm512_cvtph_ps(_mm256_set1_epi16(h));
+}
 static inline vf vf_from_bf16(const uint8_t *p)
 {
     __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
@@ -197,6 +204,12 @@ static inline vf vf_sign_of(vf magnitude, vf sign)
 static inline vf vf_from_f16(const uint8_t *p)
 {
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+static inline vf vf_set_f16(const uint8_t *p)
+{
+    int16_t h;
+    memcpy(&h, p, sizeof h);
+    return _mm256_cvtph_ps(_mm_set1_epi16(h));
 }
 static inline vf vf_from_bf16(const uint8_t *p)
 {
@@ -307,6 +320,12 @@ static inline vf vf_from_f16(const uint8_t *p)
     uint16_t h[4];
     memcpy(h, p, sizeof h);
     return (vf){f16_to_f32(h[0]), f16_to_f32(h[1]), f16_to_f32(h[2]), f16_to_f32(h[3])};
+}
+static inline vf vf_set_f16(const uint8_t *p)
+{
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return vf_set(f16_to_f32(h));
 }
 static inline vf vf_from_bf16(const uint8_t *p)
 {

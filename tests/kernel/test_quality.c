@@ -57,9 +57,10 @@ static double dot(const float *w, const double *x)
 }
 
 /* Root mean square errors of ours and theirs over all outputs. */
-static void errors(enum tensor_type type, float outlier, double *ours, double *theirs)
+static void errors(const struct packed_kernel *kernel, act_quantise *quantise, float outlier,
+                   double *ours, double *theirs)
 {
-    const struct packed_kernel *kernel = kernel_for_packed(type);
+    enum tensor_type type = kernel->type;
     const struct packed_layout *layout = packed_layout(type);
     const struct tensor_type_info *info = tensor_type_info(type);
     static float w[PANEL_ROWS][COLS], x[ROWS_X][COLS];
@@ -80,8 +81,8 @@ static void errors(enum tensor_type type, float outlier, double *ours, double *t
             x[m][i] = random_normal(&seed) * (i % 200 == 77 ? outlier : 1.0f);
         in.x[m] = acts + m * size;
         for (uint32_t b = 0; b < act_blocks(COLS); b++)
-            kernel_for_activations()(kernel->form, x[m] + b * ACT_COLUMNS, ACT_COLUMNS,
-                                     acts + (b * ROWS_X + m) * size);
+            quantise(kernel->form, x[m] + b * ACT_COLUMNS, ACT_COLUMNS,
+                     acts + (b * ROWS_X + m) * size);
     }
     kernel->dots(panel, COLS, &in, out);
     *ours = *theirs = 0.0;
@@ -107,6 +108,18 @@ static void errors(enum tensor_type type, float outlier, double *ours, double *t
     free(acts);
 }
 
+static void check_errors(const struct packed_kernel *kernel, act_quantise *quantise)
+{
+    static const float outliers[] = {1.0f, 60.0f};
+    for (size_t o = 0; o < 2; o++) {
+        double ours, theirs;
+        errors(kernel, quantise, outliers[o], &ours, &theirs);
+        print_message("%-20s outliers x%-3.0f error %.3g, theirs %.3g: %.3f\n", kernel->name,
+                      (double)outliers[o], ours, theirs, ours / theirs);
+        assert_true(ours <= GATE * theirs);
+    }
+}
+
 static void test_error(void **state)
 {
     (void)state;
@@ -114,16 +127,20 @@ static void test_error(void **state)
         print_message("no packed kernels on this machine\n");
         skip();
     }
-    static const float outliers[] = {1.0f, 60.0f};
     for (size_t t = 0; t < N_TYPES; t++)
-        for (size_t o = 0; o < 2; o++) {
-            double ours, theirs;
-            errors(types[t], outliers[o], &ours, &theirs);
-            print_message("%-8s outliers x%-3.0f error %.3g, theirs %.3g: %.3f\n",
-                          tensor_type_name(types[t]), (double)outliers[o], ours, theirs,
-                          ours / theirs);
-            assert_true(ours <= GATE * theirs);
-        }
+        check_errors(kernel_for_packed(types[t]), kernel_for_activations());
+}
+
+/* The class of prompt rows: its twins everywhere, and where this machine has it the kernels too. */
+static void test_prompt_error(void **state)
+{
+    (void)state;
+    for (uint32_t k = 0; k < kernel_set_scalar.n_prompt; k++) {
+        const struct packed_kernel *twin = &kernel_set_scalar.prompt[k];
+        check_errors(twin, act_quantise_scalar);
+        if (kernel_for_prompt(twin->type))
+            check_errors(kernel_for_prompt(twin->type), kernel_for_activations());
+    }
 }
 
 /* `sluice show --program` names what place() chose: the packed kernel, for a linear layer and for
@@ -168,6 +185,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_error),
+        cmocka_unit_test(test_prompt_error),
         cmocka_unit_test(test_no_fallback),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,10 +51,22 @@ const struct packed_kernel *kernel_for_packed(enum tensor_type type)
     return NULL;
 }
 
+const struct packed_kernel *kernel_for_prompt(enum tensor_type type)
+{
+    for (size_t s = 0; s < N_SETS; s++)
+        for (uint32_t i = 0; i < sets[s]->n_prompt && usable(s); i++)
+            if (sets[s]->prompt[i].type == type)
+                return &sets[s]->prompt[i];
+    return NULL;
+}
+
 static bool has(const struct kernel_set *set, const struct packed_kernel *kernel)
 {
     for (uint32_t i = 0; i < set->n_packed; i++)
         if (&set->packed[i] == kernel)
+            return true;
+    for (uint32_t i = 0; i < set->n_prompt; i++)
+        if (&set->prompt[i] == kernel)
             return true;
     return false;
 }
@@ -62,9 +74,11 @@ static bool has(const struct kernel_set *set, const struct packed_kernel *kernel
 dots_two *kernel_for_two(const struct packed_kernel *kernel)
 {
     for (size_t s = 0; s < N_SETS; s++)
-        for (uint32_t i = 0; i < sets[s]->n_two; i++)
-            if (sets[s]->two[i].type == kernel->type && has(sets[s], kernel))
-                return sets[s]->two[i].dots;
+        for (uint32_t i = 0; i < sets[s]->n_two; i++) {
+            const struct two_kernel *two = &sets[s]->two[i];
+            if (two->type == kernel->type && two->form == kernel->form && has(sets[s], kernel))
+                return two->dots;
+        }
     return NULL;
 }
 

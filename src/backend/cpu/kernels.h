@@ -58,9 +58,14 @@ struct packed_kernel {
 typedef void dots_two(const uint8_t *const panels[2], uint32_t n_cols, const struct act_rows *rows,
                       float *const out[2]);
 struct two_kernel {
-    enum tensor_type type; /* of the set's packed kernel that it equals */
+    enum tensor_type type; /* of the set's kernel that it equals, and its form */
+    enum act_form form;
     dots_two *dots;
 };
+
+/* What the scales of weights are multiplied with that become bfloat16 by cutting off the lower half
+ * of a float, which on average loses that much. */
+#define PROMPT_SCALE (1.0f + 0.0027f)
 
 struct kernel_set {
     const char *name; /* "portable" */
@@ -68,7 +73,11 @@ struct kernel_set {
     uint32_t n_weights;
     const struct packed_kernel *packed;
     uint32_t n_packed;
-    const struct two_kernel *two;
+    /* Products of prompt rows where the set computes them in a numeric class of their own: other bits
+     * than `packed` gives, and the same for any number of rows. */
+    const struct packed_kernel *prompt;
+    uint32_t n_prompt;
+    const struct two_kernel *two; /* of packed and prompt kernels */
     uint32_t n_two;
     /* One block of activations: act_quantise_scalar(), faster; NULL in sets without packed kernels. */
     act_quantise *quantise;
@@ -81,7 +90,7 @@ struct kernel_set {
 extern const struct kernel_set kernel_set_portable;
 /* Twins of the packed kernels: for tests and comparison, never chosen. */
 extern const struct kernel_set kernel_set_scalar;
-/* What says which bits a packed kernel computes. */
+/* What says which bits a kernel computes, of prompt rows or of others: one of kernel_set_scalar. */
 const struct packed_kernel *kernel_twin(const struct packed_kernel *kernel);
 /* Where compiled in (cmake/kernels.cmake). */
 extern const struct kernel_set kernel_set_avx2;
@@ -97,6 +106,8 @@ bool x86_avx512_bf16_usable(void), x86_avx512_bf16_preferred(void);
 const struct weight_kernel *kernel_for_weights(enum tensor_type type);
 /* For a packed matrix; NULL where this machine computes on the rows as they are in the file. */
 const struct packed_kernel *kernel_for_packed(enum tensor_type type);
+/* For prompt rows times a packed matrix; NULL where they are computed as all other rows. */
+const struct packed_kernel *kernel_for_prompt(enum tensor_type type);
 /* Of the set that the kernel is from; NULL: one panel after the other is as good. */
 dots_two *kernel_for_two(const struct packed_kernel *kernel);
 /* The fastest act_quantise_scalar() here. */

@@ -12,6 +12,7 @@
  *       result = fma(float(sum of q * x), d * act, result)
  *       result = fma(m, act * float(sum of x), result)                            Q4_1, Q5_1
  *   bfloat16 by bfloat16: as x86_amx_bf16.c says, and in pairs as x86_avx512_bf16.c says
+ *   prompt rows, whatever the type: weights as bfloat16, summed as x86_amx_bf16.c says
  */
 #include <float.h>
 #include <math.h>
@@ -370,6 +371,118 @@ static void dots_bf16_pairs(const uint8_t *panel, uint32_t n_cols, const struct 
         }
 }
 
+/* ---- prompt rows --------------------------------------------------------------------------------- */
+
+/*
+ * A quantised weight as bfloat16: the kernels have its integer in the mantissa of a float, which is
+ * base + q then, and one fused multiply-add makes a float of it whose upper half is the weight. Where
+ * in the mantissa, so how large the base is, depends on what is cheapest for a column, and is seen
+ * only in the last bits. Cutting off the lower half makes magnitudes too small on average; the scales
+ * are made larger by as much beforehand.
+ */
+enum prompt_bases {
+    BASES_NIBBLES_32, /* two columns in a byte, 32 apart */
+    BASES_NIBBLES_16, /* 16 apart */
+    BASES_BYTES,      /* below 128 */
+    BASES_WIDE_BYTES,
+};
+
+struct prompt_type {
+    integers_of *integers;
+    int32_t offset;   /* its integers are stored so much larger */
+    uint32_t columns; /* of a block */
+    enum prompt_bases bases;
+};
+
+static float prompt_base(enum prompt_bases bases, uint32_t column)
+{
+    static const float low[4] = {0x1p11f, 0x1p15f, 0x1p7f, 0x1p11f};
+    static const float high[4] = {0x1p7f, 0x1p11f, 0x1p15f, 0x1p7f};
+    static const float bytes[4] = {0x1p7f, 0x1p15f, 0x1p7f, 0x1p7f};
+    if (bases == BASES_WIDE_BYTES)
+        return 0x1p15f;
+    if (bases == BASES_BYTES)
+        return bytes[column % 4];
+    return (column / (bases == BASES_NIBBLES_32 ? 32 : 16) % 2 ? high : low)[column % 4];
+}
+
+/* A block's weights, each a float whose lower half is zeros. */
+static void prompt_weights(const struct prompt_type *t, const uint8_t *block, float *out)
+{
+    struct integers w = {.has_minima = false};
+    t->integers(block, &w);
+    for (uint32_t i = 0; i < t->columns; i++) {
+        float scale = w.d * PROMPT_SCALE, minimum = w.dmin * PROMPT_SCALE;
+        if (t->columns == 256) {
+            scale *= (float)w.scale[i / 16];
+            minimum *= (float)w.minimum[i / 16];
+        } else {
+            minimum = -minimum;
+        }
+        if (!w.has_minima)
+            minimum = scale * (float)t->offset;
+        float base = prompt_base(t->bases, i), q = (float)(w.q[i] + t->offset);
+        float value = fmaf(base + q, scale, fmaf(-base, scale, -minimum));
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        out[i] = bf16_to_f32((uint16_t)(bits >> 16));
+    }
+}
+
+/* 32 columns of activations, from `column` of a block on, by as many weights. */
+static void add_prompt(const float *w, const uint16_t *x, float *to)
+{
+    float even = 0.0f, odd = 0.0f;
+    for (uint32_t i = 0; i < 32; i += 2) {
+        even = multiply_add(w[i], bf16_to_f32(x[i]), even);
+        odd = multiply_add(w[i + 1], bf16_to_f32(x[i + 1]), odd);
+    }
+    *to = flushed(*to + flushed(even + odd));
+}
+
+static void dots_prompt(const struct prompt_type *t, const struct packed_layout *layout,
+                        const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,
+                        float *out)
+{
+    uint8_t bytes[256];
+    float w[256];
+    memset(out, 0, rows->n * PANEL_ROWS * sizeof *out);
+    for (uint32_t r = 0; r < PANEL_ROWS; r++)
+        for (uint32_t k = 0; k < n_cols; k += 32) {
+            if (k % t->columns == 0) {
+                packed_read_block(layout, panel, r, k / t->columns, bytes);
+                prompt_weights(t, bytes, w);
+            }
+            for (uint32_t m = 0; m < rows->n; m++) {
+                const struct act_bf16_pairs *x =
+                    (const void *)((const uint8_t *)rows->x[m] + k / 256 * rows->block_stride);
+                add_prompt(w + k % t->columns, x->q + k % 256, &out[m * PANEL_ROWS + r]);
+            }
+        }
+}
+
+#define SCALAR_PROMPT(name, type_name, offset, columns, bases)                                     \
+    static void prompt_##name(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,  \
+                              float *out)                                                          \
+    {                                                                                              \
+        static const struct prompt_type type = {integers_##name, offset, columns, bases};          \
+        dots_prompt(&type, packed_layout(type_name), panel, n_cols, rows, out);                    \
+    }
+
+SCALAR_PROMPT(q4_k, TENSOR_Q4_K, 0, 256, BASES_NIBBLES_32)
+SCALAR_PROMPT(q5_k, TENSOR_Q5_K, 0, 256, BASES_BYTES)
+SCALAR_PROMPT(q6_k, TENSOR_Q6_K, 32, 256, BASES_BYTES)
+SCALAR_PROMPT(q2_k, TENSOR_Q2_K, 0, 256, BASES_BYTES)
+SCALAR_PROMPT(q3_k, TENSOR_Q3_K, 4, 256, BASES_BYTES)
+SCALAR_PROMPT(iq4_xs, TENSOR_IQ4_XS, 128, 256, BASES_WIDE_BYTES)
+SCALAR_PROMPT(q8_0, TENSOR_Q8_0, 128, 32, BASES_WIDE_BYTES)
+SCALAR_PROMPT(q4_0, TENSOR_Q4_0, 8, 32, BASES_NIBBLES_16)
+SCALAR_PROMPT(q4_1, TENSOR_Q4_1, 0, 32, BASES_NIBBLES_16)
+SCALAR_PROMPT(q5_0, TENSOR_Q5_0, 16, 32, BASES_BYTES)
+SCALAR_PROMPT(q5_1, TENSOR_Q5_1, 0, 32, BASES_BYTES)
+SCALAR_PROMPT(iq4_nl, TENSOR_IQ4_NL, 128, 32, BASES_WIDE_BYTES)
+SCALAR_PROMPT(mxfp4, TENSOR_MXFP4, 12, 32, BASES_BYTES)
+
 static const struct packed_kernel kernels[] = {
     {"scalar q4_K x i8", TENSOR_Q4_K, ACT_I8_256, dots_q4_k},
     {"scalar q5_K x i8", TENSOR_Q5_K, ACT_I8_256, dots_q5_k},
@@ -393,10 +506,28 @@ static const struct packed_kernel kernels[] = {
     {"scalar f8_e5m2 x f32", TENSOR_F8_E5M2, ACT_FLOAT, dots_f8_e5m2},
 };
 
+static const struct packed_kernel prompt_kernels[] = {
+    {"scalar q4_K x bf16", TENSOR_Q4_K, ACT_BF16_PAIRS, prompt_q4_k},
+    {"scalar q5_K x bf16", TENSOR_Q5_K, ACT_BF16_PAIRS, prompt_q5_k},
+    {"scalar q6_K x bf16", TENSOR_Q6_K, ACT_BF16_PAIRS, prompt_q6_k},
+    {"scalar q2_K x bf16", TENSOR_Q2_K, ACT_BF16_PAIRS, prompt_q2_k},
+    {"scalar q3_K x bf16", TENSOR_Q3_K, ACT_BF16_PAIRS, prompt_q3_k},
+    {"scalar iq4_xs x bf16", TENSOR_IQ4_XS, ACT_BF16_PAIRS, prompt_iq4_xs},
+    {"scalar q8_0 x bf16", TENSOR_Q8_0, ACT_BF16_PAIRS, prompt_q8_0},
+    {"scalar q4_0 x bf16", TENSOR_Q4_0, ACT_BF16_PAIRS, prompt_q4_0},
+    {"scalar q4_1 x bf16", TENSOR_Q4_1, ACT_BF16_PAIRS, prompt_q4_1},
+    {"scalar q5_0 x bf16", TENSOR_Q5_0, ACT_BF16_PAIRS, prompt_q5_0},
+    {"scalar q5_1 x bf16", TENSOR_Q5_1, ACT_BF16_PAIRS, prompt_q5_1},
+    {"scalar iq4_nl x bf16", TENSOR_IQ4_NL, ACT_BF16_PAIRS, prompt_iq4_nl},
+    {"scalar mxfp4 x bf16", TENSOR_MXFP4, ACT_BF16_PAIRS, prompt_mxfp4},
+};
+
 const struct kernel_set kernel_set_scalar = {
     .name = "scalar",
     .packed = kernels,
     .n_packed = sizeof kernels / sizeof *kernels,
+    .prompt = prompt_kernels,
+    .n_prompt = sizeof prompt_kernels / sizeof *prompt_kernels,
     .quantise = act_quantise_scalar,
 };
 
@@ -412,6 +543,11 @@ const struct packed_kernel *kernel_twin(const struct packed_kernel *kernel)
         const struct packed_kernel *twin = &kernel_set_scalar.packed[i];
         if (twin->type == kernel->type &&
             (twin->form == kernel->form || (!is_bf16(twin->form) && !is_bf16(kernel->form))))
+            return twin;
+    }
+    for (uint32_t i = 0; i < kernel_set_scalar.n_prompt; i++) {
+        const struct packed_kernel *twin = &kernel_set_scalar.prompt[i];
+        if (twin->type == kernel->type && twin->form == kernel->form)
             return twin;
     }
     return NULL;

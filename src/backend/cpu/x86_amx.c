@@ -246,7 +246,7 @@ static const struct packed_kernel packed_kernels[] = {
 };
 
 static const struct two_kernel two_kernels[] = {
-    {TENSOR_BF16, amx_dots_two_bf16},
+    {TENSOR_BF16, ACT_BF16, amx_dots_two_bf16},
 };
 
 /* Tiles in use keep a core from its deepest sleep and are saved at every switch of threads. */

@@ -79,6 +79,7 @@ typedef struct sluice_engine_options {
 
     const char *kv_type;  /* "f32", "f16", "bf16", "q8_0", "f8_e4m3"; NULL: the backend's */
     bool no_prefix_cache; /* compute every prompt in full */
+    bool cache_by_key;    /* prompts reuse only what requests of the same key computed */
     bool reproducible;    /* a prompt never reuses pages that were computed as generated rows */
     uint64_t
         checkpoint_memory; /* recurrent layers: bytes of the pool for states kept; 0: a quarter */
@@ -278,7 +279,8 @@ typedef struct sluice_request_options {
         n; /* answers to draw from this prompt, 1..128; 0: 1. Answer i > 0 has a seed of its own,
                  * derived from the request's. Events name their answer in `choice`. */
 
-    /* Sharing. Requests reuse each other's computed prefixes only within the same salt. */
+    /* Sharing. Requests reuse each other's computed prefixes only within the same salt (and, with
+     * the engine's cache_by_key, the same key). */
     const char *cache_salt; /* NULL: the common one */
     const char *key;        /* whose request it is: engines divide themselves evenly among keys */
     int32_t priority;       /* lower goes first and may displace higher; 0 is normal */

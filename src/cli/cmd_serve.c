@@ -30,7 +30,7 @@
 
 static struct {
     const char *model, *folder, *backend, *host, *template_file, *kv_type, *keep_alive;
-    const char *packed_cache;
+    const char *packed_cache, *cache_scope;
     const char *listen[LIST_MAX], *aliases[LIST_MAX], *keys[LIST_MAX], *hosts[LIST_MAX];
     size_t n_listen, n_aliases, n_keys, n_hosts;
     uint32_t port, context, n_threads, sequences, max_tokens, max_gap, max_queued, max_of_key;
@@ -91,6 +91,9 @@ static const struct option options[] = {
      &flags.max_gap, NULL},
     {"--no-prefix-cache", NULL, NULL, "compute every prompt in full", OPTION_FLAG,
      &flags.no_prefix_cache, NULL},
+    {"--cache-scope", NULL, "WHO",
+     "whose work a prompt may reuse: everybody's (all), or that of its own API key (key)",
+     OPTION_TEXT, &flags.cache_scope, NULL},
     {"--reproducible", NULL, NULL, "prompts never reuse what was computed as generated rows",
      OPTION_FLAG, &flags.reproducible, NULL},
     OPTION_OF_BACKEND(&flags.backend),
@@ -173,6 +176,18 @@ static void make_key(const struct http_address *addresses, size_t n)
             key);
 }
 
+static enum status check_cache_scope(struct error *err)
+{
+    const char *scope = flags.cache_scope ? flags.cache_scope : "all";
+    bool by_key = strcmp(scope, "key") == 0;
+    if (!by_key && strcmp(scope, "all") != 0)
+        return error_set(err, STATUS_USAGE, "--cache-scope %s: expected all or key", scope);
+    if (by_key && flags.n_keys == 0)
+        return error_set(err, STATUS_USAGE,
+                         "--cache-scope key needs API keys to tell clients apart: add --api-key");
+    return STATUS_OK;
+}
+
 /* ---- the models ------------------------------------------------------------------------------- */
 
 /* Those of the command line, the folder's, or the bundled one. */
@@ -223,6 +238,7 @@ static enum status create_set(const struct served_models *list, const char *chat
                 .kv_type = flags.kv_type,
                 .max_gap_ms = flags.max_gap,
                 .no_prefix_cache = flags.no_prefix_cache,
+                .cache_by_key = flags.cache_scope && strcmp(flags.cache_scope, "key") == 0,
                 .reproducible = flags.reproducible,
                 .chat_template = chat_template,
                 .max_queued = flags.max_queued,
@@ -482,8 +498,11 @@ static enum status run(const struct arguments *arguments, struct error *err)
     if (status == STATUS_OK)
         status = read_chat_template(flags.template_file, &chat_template, err);
     if (status == STATUS_OK) {
-        pthread_sigmask(SIG_BLOCK, &signals, NULL);
         make_key(addresses, n_addresses);
+        status = check_cache_scope(err);
+    }
+    if (status == STATUS_OK) {
+        pthread_sigmask(SIG_BLOCK, &signals, NULL);
         status = serve(&list, chat_template.data, addresses, n_addresses, &signals, err);
     }
     served_models_release(&list);

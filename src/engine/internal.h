@@ -73,6 +73,7 @@ struct engine_size {
     uint32_t max_queued;        /* requests */
     uint64_t max_queued_tokens; /* of prompts that wait; 0: no limit */
     uint32_t max_key_requests;  /* 0: no limit */
+    bool cache_by_key;
     uint32_t max_rows, max_outputs;
     struct layout layout; /* n_pages included */
     struct step_limits step;

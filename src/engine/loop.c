@@ -246,8 +246,14 @@ static void fail_begun(sluice_engine *engine, const struct error *err)
 static void mark_admitted(sluice_engine *engine, const struct sched_slice *slice, uint64_t now)
 {
     sluice_request *request = choice_of(slice->id)->request;
-    if (request->admitted_ns)
+    if (request->admitted_ns) {
+        /* Put back and here again: what was lost meanwhile is computed after all. */
+        if (choice_of(slice->id)->index == 0 && slice->cached < request->n_cached) {
+            engine->counts.cached_tokens -= request->n_cached - slice->cached;
+            request->n_cached = slice->cached;
+        }
         return;
+    }
     mailbox_admitted(engine, request);
     request->admitted_ns = now;
     request->n_cached = slice->cached;

@@ -145,6 +145,7 @@ enum status sizing_limits(const struct program *program, const struct backend_in
     out->max_queued = options->max_queued ? options->max_queued : ENGINE_QUEUE_MAX;
     out->max_queued_tokens = options->max_queued_tokens;
     out->max_key_requests = options->max_key_requests;
+    out->cache_by_key = options->cache_by_key;
     enum tensor_type kv_type = info->kv_type;
     enum status status = choose_context(program, options, out, err);
     if (status == STATUS_OK && options->kv_type)

@@ -313,12 +313,13 @@ static enum status make_choices(sluice_request *request, const sluice_request_op
                            : error_set(err, STATUS_MEMORY, "out of memory for an embedding");
 }
 
-/* A number for a text that must not meet another one's; the seed is the engine's secret. */
-static uint64_t identity(const sluice_engine *engine, const char *text)
+/* A number for a text that must not meet another one's (within a `scope`, such a number too); the
+ * seed is the engine's secret. */
+static uint64_t identity(const sluice_engine *engine, const char *text, uint64_t scope)
 {
     if (!text || !*text)
-        return 0;
-    return XXH3_64bits_withSeed(text, strlen(text), engine->size.kv.seed) | 1;
+        return scope;
+    return XXH3_64bits_withSeed(text, strlen(text), engine->size.kv.seed ^ scope) | 1;
 }
 
 /* What needs no checking. */
@@ -336,8 +337,9 @@ static void copy_plain(sluice_request *request, const sluice_request_options *op
     request->report_admission = options->report_admission;
     request->report_silent = options->report_silent;
     request->priority = options->priority;
-    request->key = identity(engine, options->key);
-    request->salt = identity(engine, options->cache_salt);
+    request->key = identity(engine, options->key, 0);
+    request->salt =
+        identity(engine, options->cache_salt, engine->size.cache_by_key ? request->key : 0);
     request->wakeups = options->wakeups;
     wakeups_retain(request->wakeups);
     request->user = options->user;

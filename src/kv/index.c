@@ -140,7 +140,7 @@ static uint32_t end_in_page(const struct kv *kv, uint32_t block, uint32_t place)
     if (place >= kv->n_kv_places)
         return 1;
     uint32_t tokens = kv->config.groups[kv->place_groups[place]].tokens_per_page;
-    return ((kv->blocks[block].end - 1) & (tokens - 1)) + 1;
+    return (kv->blocks[block].end - 1) % tokens + 1;
 }
 
 void index_name(struct kv *kv, uint32_t block, uint32_t place, uint32_t page)
@@ -244,7 +244,8 @@ uint32_t index_page(const struct kv *kv, const struct kv_chain *chain, uint32_t 
                     uint32_t index, uint32_t cached)
 {
     bool state = is_recurrent(kv, group);
-    uint64_t end = state ? cached : (index + (uint64_t)1) << kv->shifts[group];
+    uint64_t end = (index + (uint64_t)1) * kv->config.groups[group].tokens_per_page;
+    end = state ? cached : end;
     end = end < cached ? end : cached;
     uint32_t block = index_find(kv, chain, (uint32_t)end / kv->block_tokens - 1);
     return block_names(kv, block)[kv->places[group] + (state ? index : 0)].page;

@@ -65,7 +65,6 @@ struct kv {
     struct kv_config config;
     uint32_t offsets[KV_GROUPS_MAX]; /* of a group's row within a slot's table */
     uint32_t slot_entries;
-    uint8_t shifts[KV_GROUPS_MAX]; /* K/V: log2 of tokens_per_page */
     /* pool.c */
     struct kv_page *pages;
     uint32_t *unused; /* stack of the n_unused unused pages */
@@ -105,11 +104,17 @@ static inline bool is_recurrent(const struct kv *kv, uint32_t group)
     return kv->config.groups[group].tokens_per_page == 0;
 }
 
+/* K/V: table index of the page that holds a position. */
+static inline uint32_t page_at(const struct kv *kv, uint32_t group, uint32_t position)
+{
+    return position / kv->config.groups[group].tokens_per_page;
+}
+
 /* First table index that rows from `position` on still read. */
 static inline uint32_t first_kept(const struct kv *kv, uint32_t group, uint32_t position)
 {
     uint32_t window = kv->config.groups[group].window;
-    return window && position >= window ? (position - window + 1) >> kv->shifts[group] : 0;
+    return window && position >= window ? page_at(kv, group, position - window + 1) : 0;
 }
 
 /* pool.c */

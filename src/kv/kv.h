@@ -9,10 +9,10 @@
  * (the first half of fixed_pages holds one, the second the other): a step reads one, writes the
  * other, and whoever shares a state that was read keeps it.
  *
- * The prefix index keeps what was computed. Its unit is a block of a few tokens (KV_BLOCK_MAX, fewer
- * where a page holds fewer), so that a hit may end within a page: the page is then shared, and copied
- * by whoever writes it at a position that others hold or that a block names; its last part is written
- * in place. A block's key chains its parent's key, its tokens, the salt and the pool's identity (XXH3,
+ * The prefix index keeps what was computed. Its unit is a block of a few tokens (KV_BLOCK_MAX, or the
+ * power of two below it that divides the pages of all groups), so that a hit may end within a page:
+ * the page is then shared, and copied by whoever writes it at a position that others hold or that a
+ * block names; its last part is written in place. A block's key chains its parent's key, its tokens, the salt and the pool's identity (XXH3,
  * 128 bits, seeded); tokens are compared as well. A block is pending while the slot that opened with
  * it computes it, and usable from kv_commit() on; if that slot closes first, the block is forgotten
  * and whoever opens next computes it. Pages that only the index names are free, but keep what they
@@ -41,7 +41,7 @@
 #define KV_PAGE_NONE  UINT32_MAX
 
 struct kv_group_config {
-    uint32_t tokens_per_page; /* K/V: a power of two; recurrent: 0 */
+    uint32_t tokens_per_page; /* K/V: best a multiple of KV_BLOCK_MAX; recurrent: 0 */
     uint32_t fixed_pages;     /* recurrent: pages per slot, both states */
     uint32_t window;          /* tokens; 0: unlimited */
     uint32_t max_pages;       /* table row length */

@@ -31,9 +31,6 @@ static enum status check_config(const struct kv_config *c, struct error *err)
                                                 g->fixed_pages == 0 || g->fixed_pages % 2)))
             return error_set(err, STATUS_USAGE, "kv: group %u has a table of %u pages for %u", i,
                              g->max_pages, g->fixed_pages);
-        if (g->tokens_per_page & (g->tokens_per_page - 1))
-            return error_set(err, STATUS_USAGE, "kv: group %u has %u tokens a page", i,
-                             g->tokens_per_page);
     }
     return STATUS_OK;
 }
@@ -49,10 +46,8 @@ static void plan_blocks(struct kv *kv)
             kv->any_state = true;
             continue;
         }
-        if (tokens < kv->block_tokens)
-            kv->block_tokens = tokens;
-        while (tokens >> kv->shifts[i] > 1)
-            kv->shifts[i]++;
+        while (tokens % kv->block_tokens)
+            kv->block_tokens /= 2;
         kv->any_full |= c->groups[i].window == 0;
         kv->place_groups[kv->n_places] = (uint8_t)i;
         kv->places[i] = kv->n_places++;
@@ -224,7 +219,7 @@ uint32_t kv_match_pages(const struct kv *kv, const struct kv_chain *chain, uint3
     uint32_t n = 0;
     for (uint32_t group = 0; group < kv->config.n_groups; group++) {
         struct kv_span span = cached_span(kv, group, cached);
-        uint32_t whole = is_recurrent(kv, group) ? 0 : cached >> kv->shifts[group];
+        uint32_t whole = is_recurrent(kv, group) ? 0 : page_at(kv, group, cached);
         for (uint32_t i = span.begin; i < span.end; i++)
             n += i >= whole || kv->pages[index_page(kv, chain, group, i, cached)].count == 0;
     }
@@ -306,7 +301,7 @@ static inline bool is_own(const struct kv *kv, uint32_t group, uint32_t page, ui
 {
     const struct kv_page *p = &kv->pages[page];
     uint32_t tokens = kv->config.groups[group].tokens_per_page;
-    return p->count == 1 && p->filled <= (tokens ? length & (tokens - 1) : 0);
+    return p->count == 1 && p->filled <= (tokens ? length % tokens : 0);
 }
 
 /* Table entries that rows up to `length` write: of a recurrent group the other state, whole. */
@@ -318,8 +313,7 @@ static inline struct kv_span written(const struct kv *kv, const struct kv_slot *
         return (struct kv_span){0, 0};
     if (is_recurrent(kv, group))
         return (struct kv_span){at, at + half};
-    return (struct kv_span){s->length >> kv->shifts[group],
-                            ((length - 1) >> kv->shifts[group]) + 1};
+    return (struct kv_span){page_at(kv, group, s->length), page_at(kv, group, length - 1) + 1};
 }
 
 static inline void count_group(const struct kv *kv, uint32_t slot, uint32_t group,
@@ -512,8 +506,7 @@ static void publish(struct kv *kv, uint32_t slot, uint32_t number)
     struct kv_name *names = block_names(kv, block);
     for (uint32_t g = 0; g < kv->config.n_groups; g++)
         if (!is_recurrent(kv, g))
-            index_name(kv, block, kv->places[g],
-                       kv_row(kv, slot, g)[(b->end - 1) >> kv->shifts[g]]);
+            index_name(kv, block, kv->places[g], kv_row(kv, slot, g)[page_at(kv, g, b->end - 1)]);
     if (kv->any_state && names[kv->n_kv_places].page == NONE)
         keep_state(kv, slot, block);
     b->owner = NONE;

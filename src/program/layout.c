@@ -2,9 +2,11 @@
 #include "program/layout.h"
 
 #include "base/checked.h"
+#include "kv/kv.h"
 
 #define LAYOUT_PAGE_BYTES_MAX ((uint64_t)1 << 30)
 #define LAYOUT_TABLE_MAX      (1u << 24)
+#define LAYOUT_TOKENS_MAX     (1u << 20) /* of a page */
 
 static enum status kv_token_bytes(const struct state_group *g, enum tensor_type type,
                                   struct group_layout *out, uint64_t *token_bytes,
@@ -28,10 +30,15 @@ static enum status kv_token_bytes(const struct state_group *g, enum tensor_type 
     return STATUS_OK;
 }
 
-static uint32_t power_of_two_below(uint64_t n)
+/* Blocks of the prefix index fill a page; where it holds less than one, blocks shrink to powers of
+ * two (kv.h). */
+static uint32_t whole_blocks(uint64_t tokens)
 {
     uint32_t result = 1;
-    while ((uint64_t)result * 2 <= n && result < (1u << 20))
+    if (tokens >= KV_BLOCK_MAX)
+        return (uint32_t)(tokens < LAYOUT_TOKENS_MAX ? tokens : LAYOUT_TOKENS_MAX) / KV_BLOCK_MAX *
+               KV_BLOCK_MAX;
+    while (result * 2 <= tokens)
         result *= 2;
     return result;
 }
@@ -54,7 +61,7 @@ static uint64_t choose_page_bytes(const struct program *program, const uint64_t 
 static void place_kv(const struct state_group *g, uint64_t token_bytes, uint64_t page_bytes,
                      uint32_t max_context, struct group_layout *out)
 {
-    uint32_t tokens = power_of_two_below(page_bytes / (token_bytes * g->n_layers));
+    uint32_t tokens = whole_blocks(page_bytes / (token_bytes * g->n_layers));
     out->tokens_per_page = tokens;
     out->layer_bytes = token_bytes * tokens;
     out->max_pages = (max_context + tokens - 1) / tokens;

@@ -3,8 +3,8 @@
  * by the engine and by every backend (also from CUDA code: plain structs, inline functions).
  *
  * One pool of equal pages serves all groups. A group fits as many tokens into a page as its bytes
- * allow, rounded down to a power of two, so that a position which ends a page in the group with the
- * largest pages ends one in all.
+ * allow, rounded down to whole blocks of the prefix index (kv.h): powers of two would leave up to half
+ * of the pages unused where groups differ in layers (gemma3: 176 tokens fit, and 128 would be used).
  *
  *   K/V page of a group with L layers, T tokens a page, H heads:
  *     layer 0: K [H][T][k_head_dim]   V [H][T][v_head_dim]
@@ -40,7 +40,7 @@ extern "C" {
 
 struct group_layout {
     uint32_t kind;            /* enum group_kind */
-    uint32_t tokens_per_page; /* K/V: a power of two; recurrent: 0 */
+    uint32_t tokens_per_page; /* K/V: a multiple of 16, or 1, 2, 4, 8; recurrent: 0 */
     uint32_t max_pages;       /* length of a sequence's table row for this group */
     uint32_t table_offset;    /* of this group within a slot's table */
     /* K/V */

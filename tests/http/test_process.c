@@ -45,10 +45,17 @@ static bool read_some(struct process *p, const char *until, int timeout_ms)
     }
 }
 
-/* A server on a free port; files: its limit of descriptors, 0: ours; log: its lines come with its
- * output. */
-static struct process start_server(rlim_t files, bool log)
+/* A server on a free port with further arguments, NULL at their end (NULL: none); files: its limit of
+ * descriptors, 0: ours; log: its lines come with its output. */
+static struct process start_server_with(const char *const *more, rlim_t files, bool log)
 {
+    const char *arguments[16] = {"sluice", "serve", fixture_path("models/pebble/pebble-q8_0.gguf"),
+                                 "--port", "0"};
+    size_t n = 5;
+    if (!log)
+        arguments[n++] = "--quiet";
+    while (more && *more)
+        arguments[n++] = *more++;
     struct process p = {0};
     int out[2];
     assert_int_equal(pipe(out), 0);
@@ -63,8 +70,7 @@ static struct process start_server(rlim_t files, bool log)
             dup2(out[1], 2);
         close(out[0]);
         close(out[1]);
-        execl(PROGRAM, "sluice", "serve", fixture_path("models/pebble/pebble-q8_0.gguf"), "--port",
-              "0", log ? (char *)NULL : "--quiet", (char *)NULL);
+        execv(PROGRAM, (char *const *)(uintptr_t)arguments);
         _exit(127);
     }
     close(out[1]);
@@ -73,6 +79,11 @@ static struct process start_server(rlim_t files, bool log)
         fail_msg("the server does not start");
     client_port = (uint16_t)atoi(strstr(p.text.data, "127.0.0.1:") + strlen("127.0.0.1:"));
     return p;
+}
+
+static struct process start_server(rlim_t files, bool log)
+{
+    return start_server_with(NULL, files, log);
 }
 
 /* Its exit code, -1 for a signal, -2 where it goes on. */
@@ -204,6 +215,41 @@ static void a_line_per_request(void **state)
     assert_int_equal(wait_exit(&p, 10000), 0);
 }
 
+static unsigned cached_for(const char *key)
+{
+    static const char body[] =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"Tell me about rain, "
+        "and then about snow, and about hail too, please.\"}],"
+        "\"max_tokens\":1}";
+    char head[64];
+    unsigned cached;
+    snprintf(head, sizeof head, "Authorization: Bearer %s\r\n", key);
+    struct answer answer = client_call("POST", "/v1/chat/completions", head, body);
+    assert_int_equal(answer.status, 200);
+    const char *found = strstr(answer.body, "\"cached_tokens\":");
+    assert_non_null(found);
+    assert_int_equal(sscanf(found, "\"cached_tokens\":%u", &cached), 1);
+    answer_release(&answer);
+    return cached;
+}
+
+static void keys_share_as_they_are_told(void **state)
+{
+    (void)state;
+    static const char *const all[] = {"--api-key", "one", "--api-key", "two", NULL};
+    static const char *const own[] = {"--api-key",     "one", "--api-key", "two",
+                                      "--cache-scope", "key", NULL};
+    for (int by_key = 0; by_key < 2; by_key++) {
+        struct process p = start_server_with(by_key ? own : all, 0, false);
+        assert_int_equal(cached_for("one"), 0);
+        assert_true(cached_for("one") >= 16);
+        assert_int_equal(cached_for("two") > 0, !by_key);
+        assert_true(cached_for("two") >= 16);
+        kill(p.pid, SIGTERM);
+        assert_int_equal(wait_exit(&p, 10000), 0);
+    }
+}
+
 /* More connections than descriptors: those that are open are served, nobody spins, and when some
  * close new ones are accepted. */
 static void without_descriptors(void **state)
@@ -274,8 +320,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_signal_lets_streams_end), cmocka_unit_test(a_second_signal_ends_at_once),
-        cmocka_unit_test(a_line_per_request),        cmocka_unit_test(without_descriptors),
-        cmocka_unit_test(the_tour_ends_in_a_chat),
+        cmocka_unit_test(a_line_per_request),        cmocka_unit_test(keys_share_as_they_are_told),
+        cmocka_unit_test(without_descriptors),       cmocka_unit_test(the_tour_ends_in_a_chat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -21,7 +21,7 @@
 #define MAX_CONTEXT 256
 #define MAX_TABLE   256
 #define MAX_PAGES   256
-#define PAGE_TOKENS 32
+#define PAGE_TOKENS 48
 
 struct client {
     bool alive, paused;
@@ -89,7 +89,8 @@ static void draw_groups(struct sim *sim)
     for (uint32_t i = 0; i < k->n_groups; i++) {
         struct kv_group_config *g = &k->groups[i];
         bool recurrent = (i > 0 || alone) && draw(sim, 2) == 0;
-        g->tokens_per_page = recurrent ? 0 : 1u << draw(sim, 6);
+        uint32_t tokens = draw(sim, 2) ? 1u << draw(sim, 6) : 3u << draw(sim, 5);
+        g->tokens_per_page = recurrent ? 0 : tokens;
         g->fixed_pages = recurrent ? 2 * (1 + draw(sim, 2)) : 0;
         g->window = recurrent || draw(sim, 2) ? 0 : 1 + draw(sim, 100);
         g->max_pages =

@@ -99,6 +99,79 @@ static void test_conversation_is_cached(void **state)
     sluice_engine_close(engine);
 }
 
+/* Keys that must not learn from each other's times what the other one asked. */
+static void test_cache_by_key(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *key, *salt;
+        bool hits;
+    } asked[] = {
+        {"a", NULL, false}, {"b", NULL, false}, {NULL, NULL, false}, {"a", "s", false},
+        {"b", "s", false},  {"a", NULL, true},  {"b", "s", true},    {NULL, NULL, true},
+    };
+    for (int by_key = 0; by_key < 2; by_key++) {
+        sluice_engine *engine =
+            engine_of((sluice_engine_options){.max_sequences = 4, .cache_by_key = by_key});
+        int32_t prompt[300];
+        static struct answer answer;
+        random_tokens(21, prompt, 300);
+        for (size_t i = 0; i < sizeof asked / sizeof *asked; i++) {
+            ask(engine,
+                &(sluice_request_options){.tokens = prompt,
+                                          .n_tokens = 300,
+                                          .max_tokens = 2,
+                                          .key = asked[i].key,
+                                          .cache_salt = asked[i].salt},
+                &answer);
+            bool hits = by_key ? asked[i].hits : i > 0 && i != 3; /* 3: the salt's first */
+            assert_int_equal(answer.usage.cached_tokens > 0, hits);
+            buf_release(&answer.text);
+        }
+        sluice_engine_close(engine);
+    }
+}
+
+/* What a preempted request had from the index and lost meanwhile, it computes after all: then it does
+ * not count as cached. */
+static void test_lost_hits_are_not_counted(void **state)
+{
+    (void)state;
+    static int32_t prompt[400], large[900];
+    static struct answer answer;
+    sluice_engine *engine = engine_of((sluice_engine_options){
+        .max_sequences = 2, .step_rows = 64, .n_context = 1024, .kv_memory = 32 << 10});
+    sluice_stats stats;
+    random_tokens(31, prompt, 400);
+    random_tokens(32, large, 900);
+    for (int again = 0; again < 2; again++) {
+        ask(engine, &(sluice_request_options){.tokens = prompt, .n_tokens = 400, .max_tokens = 1},
+            &answer);
+        assert_int_equal(answer.usage.cached_tokens > 0, again);
+        buf_release(&answer.text);
+    }
+    uint32_t hit = answer.usage.cached_tokens;
+    sluice_request *request = submit(engine, &(sluice_request_options){.tokens = prompt,
+                                                                       .n_tokens = 400,
+                                                                       .max_tokens = 500,
+                                                                       .ignore_end = true,
+                                                                       .priority = 1});
+    sluice_event event;
+    while (sluice_request_next(request, &event, -1) && event.kind != SLUICE_EVENT_TOKEN)
+        ;
+    ask(engine, &(sluice_request_options){.tokens = large, .n_tokens = 900, .max_tokens = 1},
+        &answer);
+    buf_release(&answer.text);
+    while (sluice_request_next(request, &event, -1))
+        ;
+    assert_int_equal(event.usage.cached_tokens, 0);
+    sluice_engine_stats(engine, &stats);
+    assert_int_equal(stats.preemptions, 1);
+    assert_int_equal(stats.cached_tokens, hit); /* the second one's */
+    sluice_request_free(request);
+    sluice_engine_close(engine);
+}
+
 /* A pool that holds a third of what runs: answers are the same, though sequences are put back. */
 static void test_preempted_answers(void **state)
 {
@@ -371,6 +444,8 @@ int main(void)
         cmocka_unit_test(test_several_answers),
         cmocka_unit_test(test_answers_share_the_prompt),
         cmocka_unit_test(test_conversation_is_cached),
+        cmocka_unit_test(test_cache_by_key),
+        cmocka_unit_test(test_lost_hits_are_not_counted),
         cmocka_unit_test(test_preempted_answers),
         cmocka_unit_test(test_planned_ahead),
         cmocka_unit_test(test_one_wakeup_per_step),

@@ -57,6 +57,70 @@ static void test_context_shrinks_to_memory(void **state)
     assert_int_equal(size_for(&hw, &(sluice_engine_options){0}, &size, &err), STATUS_MEMORY);
 }
 
+/* Bytes that 1,000 to 1,063 tokens hold beyond their keys, values and states, on average. */
+static double waste_of(const struct state_group *groups, uint32_t n_groups)
+{
+    struct program program = {.n_groups = n_groups};
+    struct layout layout;
+    struct error err = {0};
+    double held = 0, used = 0;
+    memcpy(program.groups, groups, n_groups * sizeof *groups);
+    assert_ok(layout_plan(&program, TENSOR_F16, 1, 4096, ENGINE_PAGE_TOKENS, &layout, &err), &err);
+    for (uint32_t tokens = 1000; tokens < 1064; tokens++)
+        for (uint32_t i = 0; i < n_groups; i++) {
+            const struct state_group *g = &groups[i];
+            uint32_t pages = layout.groups[i].max_pages, window = g->window;
+            if (g->kind == GROUP_RECURRENT) {
+                used += 2.0 * g->n_layers * g->state_floats * sizeof(float);
+            } else {
+                uint32_t per_page = layout.groups[i].tokens_per_page;
+                uint32_t first = window && window < tokens ? tokens - window : 0;
+                pages = (tokens - 1) / per_page + 1 - first / per_page;
+                used += 2.0 * (tokens - first) * g->n_layers * g->n_kv_heads *
+                        (g->k_head_dim + g->v_head_dim);
+            }
+            held += (double)pages * (double)layout.page_bytes;
+        }
+    return 1.0 - used / held;
+}
+
+#define KV(layers, heads, dim, w)                                                                  \
+    {                                                                                              \
+        .kind = GROUP_KV, .n_layers = layers, .n_kv_heads = heads, .k_head_dim = dim,              \
+        .v_head_dim = dim, .window = w                                                             \
+    }
+#define STATE(layers, floats)                                                                      \
+    {                                                                                              \
+        .kind = GROUP_RECURRENT, .n_layers = layers, .state_floats = floats                        \
+    }
+
+/* Layer groups as published models have them: pages of one size, shared by groups that are not
+ * multiples of each other. */
+static void test_waste(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *like;
+        uint32_t n_groups;
+        double most;
+        struct state_group groups[2];
+    } models[] = {
+        {"llama-3.2-1b", 1, 0.02, {KV(16, 8, 64, 0)}},
+        {"gpt-oss-20b", 2, 0.04, {KV(12, 8, 64, 128), KV(12, 8, 64, 0)}},
+        {"gemma-3-1b", 2, 0.06, {KV(22, 1, 256, 512), KV(4, 1, 256, 0)}},
+        {"gemma-3-4b", 2, 0.04, {KV(29, 4, 256, 1024), KV(5, 4, 256, 0)}},
+        {"gemma-3-27b", 2, 0.04, {KV(52, 16, 128, 1024), KV(10, 16, 128, 0)}},
+        {"command-r7b", 2, 0.04, {KV(24, 8, 128, 4096), KV(8, 8, 128, 0)}},
+        {"qwen3-next", 2, 0.04, {STATE(36, 32 * 128 * 128 + 3 * 8192), KV(12, 2, 256, 0)}},
+        {"granite-4-h-tiny", 2, 0.04, {STATE(36, 48 * 64 * 128 + 3 * 3328), KV(4, 4, 128, 0)}},
+    };
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        double waste = waste_of(models[i].groups, models[i].n_groups);
+        printf("%-18s %.1f %% of 1,000 tokens' pages are unused\n", models[i].like, 100 * waste);
+        assert_true(waste < models[i].most);
+    }
+}
+
 static void test_kv_memory_bounds_sequences(void **state)
 {
     (void)state;
@@ -112,6 +176,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_context_shrinks_to_memory),
+        cmocka_unit_test(test_waste),
         cmocka_unit_test(test_kv_memory_bounds_sequences),
         cmocka_unit_test(test_weights_beyond_memory),
         cmocka_unit_test(test_large_vocabularies_get_fewer_outputs),

@@ -223,9 +223,6 @@ static void test_bad_configs(void **state)
     config.groups[2].fixed_pages = 3;
     assert_int_equal(kv_create(&config, &kv, &err), STATUS_USAGE);
     config = mixed;
-    config.groups[0].tokens_per_page = 12;
-    assert_int_equal(kv_create(&config, &kv, &err), STATUS_USAGE);
-    config = mixed;
     config.n_slots = UINT32_MAX;
     config.groups[0].max_pages = UINT32_MAX - 100;
     assert_int_equal(kv_create(&config, &kv, &err), STATUS_MEMORY);

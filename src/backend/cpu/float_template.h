@@ -446,9 +446,12 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
                                    const uint8_t *next)                                            \
     {                                                                                              \
         vf sum[DIRECT][2 * VECTORS];                                                               \
-        for (uint32_t p = 0; p < n; p++)                                                           \
+        const float *rows[DIRECT]; /* pointers: indices in 32 bits would cost additions */         \
+        for (uint32_t p = 0; p < n; p++) {                                                         \
+            rows[p] = q + (size_t)p * dim;                                                         \
             for (uint32_t v = 0; v < groups * VECTORS; v++)                                        \
                 sum[p][v] = vf_set(0.0f);                                                          \
+        }                                                                                          \
         size_t group_bytes = KEY_BYTES_##type(dim) * KEY_GROUP;                                    \
         size_t column_bytes = group_bytes / dim;                                                   \
         for (uint32_t first = 0; first < dim; first += Q8_COLUMNS) {                               \
@@ -457,7 +460,7 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
             for (uint32_t v = 0; v < groups * VECTORS; v++)                                        \
                 scale[v] =                                                                         \
                     KEY_SCALE_##type(keys + v / VECTORS * group_bytes, first, v % VECTORS * W);    \
-            for (uint32_t c = first; c < end; c++) {                                               \
+            for (size_t c = first; c < end; c++) {                                                 \
                 if (next && c % 2 == 0)                                                            \
                     for (uint32_t g = 0; g < groups; g++)                                          \
                         __builtin_prefetch(next + g * group_bytes + c * column_bytes);             \
@@ -466,7 +469,7 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
                     k[v] = LOAD_KEY_##type(keys + v / VECTORS * group_bytes, c, v % VECTORS * W,   \
                                            scale[v]);                                              \
                 for (uint32_t p = 0; p < n; p++) {                                                 \
-                    vf column = vf_set(q[p * dim + c]);                                            \
+                    vf column = vf_set(rows[p][c]);                                                \
                     for (uint32_t v = 0; v < groups * VECTORS; v++)                                \
                         sum[p][v] = vf_madd(column, k[v], sum[p][v]);                              \
                 }                                                                                  \
@@ -521,6 +524,9 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
                              const uint8_t *next)                                                  \
     {                                                                                              \
         size_t row_bytes = KEY_BYTES_##type(dim);                                                  \
+        const float *rows[DIRECT];                                                                 \
+        for (uint32_t p = 0; p < n; p++)                                                           \
+            rows[p] = weights + (size_t)p * stride;                                                \
         uint32_t c = 0;                                                                            \
         for (; c + MIX_VECTORS * W <= dim; c += MIX_VECTORS * W) {                                 \
             vf sum[DIRECT][MIX_VECTORS];                                                           \
@@ -529,14 +535,14 @@ INLINE float one_value_q8_0(const uint8_t *row, uint32_t column)
                     sum[p][v] = vf_load(sums + p * dim + c + v * W);                               \
             const uint8_t *row = values;                                                           \
             bool fetch = next && c * row_bytes / dim % 64 < 32; /* each line once, nearly */       \
-            for (uint32_t t = 0; t < n_keys; t++, row += row_bytes) {                              \
+            for (size_t t = 0; t < n_keys; t++, row += row_bytes) {                                \
                 if (fetch)                                                                         \
                     __builtin_prefetch(next + t * row_bytes + c * row_bytes / dim);                \
                 vf x[MIX_VECTORS];                                                                 \
                 for (uint32_t v = 0; v < MIX_VECTORS; v++)                                         \
                     x[v] = LOAD_VALUE_##type(row, c + v * W);                                      \
                 for (uint32_t p = 0; p < n; p++) {                                                 \
-                    vf weight = vf_set(weights[p * stride + t]);                                   \
+                    vf weight = vf_set(rows[p][t]);                                                \
                     for (uint32_t v = 0; v < MIX_VECTORS; v++)                                     \
                         sum[p][v] = vf_madd(weight, x[v], sum[p][v]);                              \
                 }                                                                                  \

@@ -35,6 +35,8 @@ INLINE void block_256(struct type_256 t, const uint8_t *block, const uint8_t *st
     UNROLL for (uint32_t m = 0; m < n; m++) sum[m] = _mm512_setzero_si512();
     UNROLL for (uint32_t g = 0; g < 8; g++)
     {
+        if (!steps)
+            prefetch_eighth(block, t.bytes, g);
         UNROLL for (uint32_t part = 0; part < 8 / per_scale; part++)
         {
             __m512i group[ROWS];
@@ -92,7 +94,6 @@ INLINE void dots_256(struct type_256 t, const uint8_t *panel, uint32_t n_cols,
     for (uint32_t b = 0; b < n_cols / 256; b++, panel += t.bytes) {
         struct scales_256 s;
         uint32_t m = 0;
-        prefetch_block(panel, t.bytes);
         t.scales(panel, &s);
         if (rows->n == 1) {
             rows_256(t, panel, NULL, &s, b, rows, 0, 1, out);
@@ -102,8 +103,12 @@ INLINE void dots_256(struct type_256 t, const uint8_t *panel, uint32_t n_cols,
             rows_256(t, panel, NULL, &s, b, rows, 0, 4, out);
             continue;
         }
-        UNROLL for (uint32_t g = 0; g < 8; g++) UNROLL for (uint32_t i = 0; i < 8; i++)
-            _mm512_store_si512(steps + 64 * (8 * g + i), t.step(panel, g, i));
+        UNROLL for (uint32_t g = 0; g < 8; g++)
+        {
+            prefetch_eighth(panel, t.bytes, g);
+            UNROLL for (uint32_t i = 0; i < 8; i++)
+                _mm512_store_si512(steps + 64 * (8 * g + i), t.step(panel, g, i));
+        }
         for (; m + ROWS <= rows->n; m += ROWS)
             rows_256(t, NULL, steps, &s, b, rows, m, ROWS, out);
         for (; m + 3 <= rows->n; m += 3)

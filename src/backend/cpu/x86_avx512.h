@@ -12,6 +12,10 @@
 #define UNROLL   _Pragma("GCC unroll 16")
 #define PREFETCH 4096
 
+/* Tiles take their time for a block: the next lines go to level 1 late, what follows to level 2 early. */
+#define PREFETCH_NEAR 1024
+#define PREFETCH_FAR  16384
+
 INLINE __m512i word(const uint8_t *block, uint32_t w)
 {
     return _mm512_loadu_si512(block + 64 * w);
@@ -56,6 +60,25 @@ INLINE void prefetch_block(const uint8_t *block, uint32_t bytes)
 {
     for (uint32_t i = 0; i < bytes; i += 64)
         _mm_prefetch((const char *)block + PREFETCH + i, _MM_HINT_T0);
+}
+
+/* Lines of eighth g of a block, PREFETCH ahead: between instructions that compute. All of a block's
+ * at once are more than the processor keeps on their way, and the loads after them wait. */
+INLINE void prefetch_eighth(const uint8_t *block, uint32_t bytes, uint32_t g)
+{
+    const uint32_t lines = (bytes + 63) / 64;
+    UNROLL for (uint32_t i = g * lines / 8; i < (g + 1) * lines / 8; i++)
+        _mm_prefetch((const char *)block + PREFETCH + 64 * i, _MM_HINT_T0);
+}
+
+INLINE void prefetch_eighth_for_tiles(const uint8_t *block, uint32_t bytes, uint32_t g)
+{
+    const uint32_t lines = (bytes + 63) / 64;
+    UNROLL for (uint32_t i = g * lines / 8; i < (g + 1) * lines / 8; i++)
+    {
+        _mm_prefetch((const char *)block + PREFETCH_NEAR + 64 * i, _MM_HINT_T0);
+        _mm_prefetch((const char *)block + PREFETCH_FAR + 64 * i, _MM_HINT_T1);
+    }
 }
 
 /* Columns i .. i + 16 of n, zeros past the end. */

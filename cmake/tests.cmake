@@ -51,7 +51,7 @@ if(TARGET sluice)
     add_dependencies(test_cli sluice)
 endif()
 # The operation cases and their kit, which the CUDA test program links too.
-foreach(name test_operations test_identity test_float_kernels test_quality)
+foreach(name test_operations test_identity test_classes test_float_kernels test_quality)
     target_sources(${name} PRIVATE tests/kernel/op_cases.c tests/kernel/op_cases_rows.c
         tests/kernel/op_cases_sequence.c tests/kernel/op_cases_experts.c tests/kernel/op_cases_recurrent.c
         tests/kernel/op_kit.c)

@@ -16,6 +16,7 @@
 #include "model/model.h"
 #include "op_cases.h"
 #include "op_kit.h"
+#include "prompt_kernels.h"
 
 #define CROWD_MAX 33
 #define LENGTH    37 /* positions of a sequence */
@@ -36,18 +37,25 @@ struct mode {
     const char *name, *backend;
     struct backend_config config;
     enum tensor_type kv_type;
+    const struct kernel_set *prompt; /* puts in prompt kernels; NULL: the machine's */
 };
 
 static const struct mode modes[] = {
-    {"ref", "ref", {.exact = true, .batch_invariant = true}, TENSOR_F32},
-    {"cpu exact", "cpu", {.exact = true, .batch_invariant = true}, TENSOR_F32},
-    {"cpu f16", "cpu", {.batch_invariant = true}, TENSOR_F16},
+    {"ref", "ref", {.exact = true, .batch_invariant = true}, TENSOR_F32, NULL},
+    {"cpu exact", "cpu", {.exact = true, .batch_invariant = true}, TENSOR_F32, NULL},
+    {"cpu f16", "cpu", {.batch_invariant = true}, TENSOR_F16, NULL},
     {"cpu f16 on its own thread",
      "cpu",
      {.batch_invariant = true, .ahead = BACKEND_AHEAD_ALWAYS},
-     TENSOR_F16},
-    {"cpu f8_e4m3", "cpu", {.batch_invariant = true}, TENSOR_F8_E4M3},
-    {"cpu bf16", "cpu", {.batch_invariant = true, .n_threads = 3}, TENSOR_BF16},
+     TENSOR_F16,
+     NULL},
+    {"cpu f8_e4m3", "cpu", {.batch_invariant = true}, TENSOR_F8_E4M3, NULL},
+    {"cpu bf16", "cpu", {.batch_invariant = true, .n_threads = 3}, TENSOR_BF16, NULL},
+    {"cpu f16 of two classes",
+     "cpu",
+     {.batch_invariant = true, .n_threads = 2},
+     TENSOR_F16,
+     &prompt_kernels},
 };
 
 /* Rows of the first `crowd` sequences, [sequence][position]. */
@@ -62,7 +70,11 @@ static void play(const struct kit *kit, const struct mode *mode, const struct sc
     const struct backend_api *api;
     struct error err = {0};
     assert_ok(backend_find(mode->backend, &api, NULL, &err), &err);
-    assert_ok(kit_run(kit, script, api, &mode->config, mode->kv_type, &out->result, &err), &err);
+    kernels_set_prompt(mode->prompt);
+    enum status status =
+        kit_run(kit, script, api, &mode->config, mode->kv_type, &out->result, &err);
+    kernels_set_prompt(NULL);
+    assert_ok(status, &err);
     for (uint32_t i = 0; i < out->result.n_rows; i++) {
         const struct run_row *row = &out->result.rows[i];
         out->rows[row->sequence][row->position] = row;
@@ -143,6 +155,31 @@ static struct script generation(uint32_t crowd, bool together, uint32_t page)
     return script;
 }
 
+/* The same rows with the same classes, prompts in pieces, and of what is generated the first ones and
+ * some later ones at once, as when a sequence resumes. Slices of a step come in changing order. */
+static struct script mixture(uint32_t crowd, uint32_t page)
+{
+    struct script script;
+    script_init(&script, 11, page);
+    uint32_t at[CROWD_MAX] = {0}, left = crowd;
+    for (uint32_t step = 0; left; step++)
+        for (uint32_t i = 0; i < crowd; i++) {
+            uint32_t s = (i + step * 3) % crowd, n = odd_piece(s, step);
+            if (step < s % 5 * 2 || at[s] == LENGTH)
+                continue;
+            bool generated = at[s] >= PROMPT;
+            uint32_t end = generated ? LENGTH : PROMPT;
+            if (generated && at[s] > PROMPT && (s + step) % 4)
+                n = 1;
+            n = n < end - at[s] ? n : end - at[s];
+            script_add(&script, step, s, s, at[s], n);
+            script_last(&script)->numeric_class = generated ? CLASS_GENERATED : CLASS_PROMPT;
+            at[s] += n;
+            left -= at[s] == LENGTH;
+        }
+    return script;
+}
+
 /* ---- comparisons ------------------------------------------------------------------------------ */
 
 static void compare(const struct kit *kit, const struct mode *mode, const struct table *alone,
@@ -181,6 +218,8 @@ static void identical(const struct kit *kit, const char *model, const uint32_t *
         for (size_t i = 0; i < n_crowds; i++) {
             script = generation(crowds[i], true, 8);
             compare(kit, &modes[m], &alone, &script, crowds[i], model, "generating together");
+            script = mixture(crowds[i], 16);
+            compare(kit, &modes[m], &alone, &script, crowds[i], model, "resuming together");
         }
         run_result_free(&alone.result);
     }

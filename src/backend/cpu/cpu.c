@@ -325,6 +325,7 @@ void cpu_run_step(const struct cpu_run *run)
         memmove(backend->pages + c.to * bytes, backend->pages + c.from * bytes, bytes);
     }
     run->bank->unread_bytes = 0;
+    matrix_sort_rows(run);
     cpu_walk(run);
 }
 
@@ -442,10 +443,12 @@ static void cpu_describe_kernels(struct buf *out)
     const struct float_kernels *floats = float_kernels_best();
     for (uint32_t type = 0; type < TENSOR_TYPE_END; type++) {
         const struct packed_kernel *packed = kernel_for_packed((enum tensor_type)type);
+        const struct packed_kernel *prompt = kernel_for_prompt((enum tensor_type)type);
         const struct weight_kernel *weights = kernel_for_weights((enum tensor_type)type);
         if (packed || weights)
-            buf_printf(out, "  %-16s %-8s %s\n", "weights", tensor_type_name(type),
-                       packed ? packed->name : weights->name);
+            buf_printf(out, "  %-16s %-8s %s%s%s\n", "weights", tensor_type_name(type),
+                       packed ? packed->name : weights->name, prompt ? "; prompts: " : "",
+                       prompt ? prompt->name : "");
     }
     for (uint32_t i = 0; i < floats->n_formats; i++)
         buf_printf(out, "  %-16s %-8s %s\n", "keys and values",

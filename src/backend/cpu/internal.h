@@ -26,8 +26,9 @@ struct placed_weight {
     const struct weight *weight;        /* the program's */
     const struct weight_kernel *kernel; /* on the rows of the file; NULL where packed */
     uint64_t row_bytes;                 /* in the file */
-    /* Packed matrices: [count] parts of whole panels. NULL, NULL, NULL otherwise. */
+    /* Packed matrices: [count] parts of whole panels. NULL otherwise. */
     const struct packed_kernel *packed;
+    const struct packed_kernel *prompt; /* for prompt rows, where they have their own; else NULL */
     const struct packed_layout *layout;
     const uint8_t *panels;
     uint64_t panel_bytes, part_bytes;
@@ -51,17 +52,36 @@ struct rope_table {
     float *turns;                /* owned, [max_rows][2][rope_dims / 2]: cosines, then sines */
 };
 
+#define CLASSES (CLASS_GENERATED + 1)
+
+/* Rows of a step, ascending. */
+struct row_list {
+    const uint32_t *numbers; /* NULL: 0, 1, 2, ... */
+    uint32_t n;
+};
+
+static inline uint32_t list_row(const struct row_list *list, uint32_t i)
+{
+    return list->numbers ? list->numbers[i] : i;
+}
+
 /* What load() computed for one operation. */
 struct op_plan {
-    /* Sets of forms, bit 1 << act_form (matrix.c). */
-    uint32_t quantise;             /* the operation's input is quantised to these at its start */
-    uint32_t second;               /* of these its input lies in the second bank */
-    uint32_t gives;                /* its output is quantised to these as it is written */
-    uint32_t gives_second;         /* ... into the second bank */
+    /* Sets of forms, bit 1 << act_form, of rows of each numeric class (matrix.c). */
+    uint32_t quantise[CLASSES];    /* the operation's input is quantised to these at its start */
+    uint32_t gives[CLASSES];       /* its output is quantised to these as it is written */
+    uint32_t second;               /* of these its input lies in the second bank, in all classes */
+    uint32_t gives_second;         /* these it gives into the second bank */
+    bool prompt_kernels;           /* prompt rows meet matrices by kernels of their own */
     bool runs_on;                  /* the next operation needs no barrier after this one */
     const struct rope_table *rope; /* OP_ROPE_KV that turns; else NULL */
     float *taps;                   /* OP_CONV: owned, weights as [taps, width]; else NULL */
 };
+
+static inline uint32_t any_form(const uint32_t forms[CLASSES])
+{
+    return forms[CLASS_PROMPT] | forms[CLASS_GENERATED];
+}
 
 #define TAKE_PHASES 2 /* times that an operation may share its work out in pieces */
 
@@ -83,6 +103,9 @@ struct loaded_program {
      * walk's barrier after the last operation that uses them. */
     uint8_t *acts[2][ACT_FORMS]; /* owned, act_bytes each; NULL where unused */
     uint64_t act_bytes[2][ACT_FORMS];
+    /* The rows of the step at hand by numeric class, where an operation has kernels for prompts. */
+    struct row_list by_class[CLASSES];
+    uint32_t *row_numbers; /* owned, [max_rows]: of both lists; NULL: there are no such kernels */
     /* Panels written of a chunk of rows and a block of columns, of an operation that gives its output
      * quantised: who writes the last one quantises. All 0 between operations. */
     _Atomic uint32_t *written; /* owned, [chunks, blocks] of the largest; NULL: none gives */
@@ -250,23 +273,38 @@ struct matrix_input {
     uint32_t second; /* op_plan.second */
 };
 struct matrix_input matrix_input(const struct cpu_run *run, struct view in, uint32_t n);
-/* This thread's share of quantising all rows; the caller waits for the others. */
-void matrix_quantise(const struct worker *w, const struct matrix_input *in, enum act_form form);
+/* This thread's share of quantising these rows; the caller waits for the others. */
+void matrix_quantise(const struct worker *w, const struct matrix_input *in, enum act_form form,
+                     const struct row_list *rows);
 /* What op_plan.quantise says, and the barrier. */
-void matrix_quantise_planned(const struct worker *w, const struct matrix_input *in, uint32_t forms);
+void matrix_quantise_planned(const struct worker *w, const struct matrix_input *in,
+                             const struct op_plan *plan);
 /* What op_plan.gives says, of blocks [block, block + n) of a row that has been written. */
 void matrix_give(const struct cpu_run *run, const struct op_plan *plan, struct view out,
                  uint32_t row, uint32_t block, uint32_t n);
-/* Rows rows[m] / divide, m < n, of the input as the weight's kernel wants them. */
-void matrix_rows_of(const struct cpu_run *run, const struct matrix_input *in,
-                    const struct placed_weight *placed, const uint32_t *rows, uint32_t divide,
-                    uint32_t n, struct act_rows *out);
+/* The kernel that multiplies a packed matrix with rows of a class; only operations with
+ * op_plan.prompt_kernels tell classes apart, all others take CLASS_GENERATED's. NULL: not packed. */
+static inline const struct packed_kernel *matrix_kernel(const struct placed_weight *placed,
+                                                        enum numeric_class row_class)
+{
+    return row_class == CLASS_PROMPT && placed->prompt ? placed->prompt : placed->packed;
+}
+/* The form in which that kernel takes rows. */
+static inline enum act_form matrix_form(const struct placed_weight *placed,
+                                        enum numeric_class row_class)
+{
+    const struct packed_kernel *kernel = matrix_kernel(placed, row_class);
+    return kernel ? kernel->form : ACT_FLOAT;
+}
+/* Rows rows[m] / divide, m < n, of the input in a form. */
+void matrix_rows_of(const struct cpu_run *run, const struct matrix_input *in, enum act_form form,
+                    const uint32_t *rows, uint32_t divide, uint32_t n, struct act_rows *out);
 /* The panel of a packed matrix that has output `column`, a multiple of KERNEL_ROWS. */
 const uint8_t *matrix_panel(const struct placed_weight *placed, uint32_t part, uint32_t column);
-/* out[m * KERNEL_ROWS + c] = row `column + c` of matrix `part` . rows[m]; column: a multiple of
- * KERNEL_ROWS; out: aligned to 64 bytes. */
-void matrix_dots(const struct placed_weight *placed, uint32_t part, uint32_t column,
-                 const struct act_rows *rows, float *out);
+/* out[m * KERNEL_ROWS + c] = row `column + c` of matrix `part` . rows[m], of that class's form;
+ * column: a multiple of KERNEL_ROWS; out: aligned to 64 bytes. */
+void matrix_dots(const struct placed_weight *placed, enum numeric_class row_class, uint32_t part,
+                 uint32_t column, const struct act_rows *rows, float *out);
 /* Row `row` of matrix 0 as floats. */
 void matrix_read_row(const struct placed_weight *placed, uint32_t row, float *out);
 const char *matrix_kernel_name(const struct placed_weight *placed);
@@ -274,6 +312,8 @@ const char *matrix_kernel_name(const struct placed_weight *placed);
  * sizes overflow. */
 bool cpu_packs(const struct program *program, uint32_t weight);
 bool plan_inputs(struct loaded_program *p);
+/* Sorts the step's rows by class; before its walk, by one thread. */
+void matrix_sort_rows(const struct cpu_run *run);
 /* Entries of loaded_program.written; after plan_inputs(). */
 uint64_t plan_written(const struct loaded_program *p);
 /* walk.c: which operations run on without a barrier; after plan_inputs(). */
@@ -308,8 +348,8 @@ void cpu_rope_kv(const struct worker *w, const struct op_rope_kv *op,
 void cpu_attention(const struct worker *w, const struct op_attention *op);
 void cpu_gated(const struct worker *w, const struct op_gated *op, const struct op_plan *plan);
 void cpu_route(const struct worker *w, const struct op_route *op);
-/* quantise: op_plan.quantise; experts read the first bank. */
-void cpu_experts(const struct worker *w, const struct op_experts *op, uint32_t quantise);
+/* Experts read the first bank, and have one class. */
+void cpu_experts(const struct worker *w, const struct op_experts *op, const struct op_plan *plan);
 #define CONV_TAPS_MAX 64
 /* taps: weights as [taps, width]; at most CONV_TAPS_MAX of them. */
 void cpu_conv(const struct worker *w, const struct op_conv *op, const float *taps);

@@ -51,9 +51,19 @@ const struct packed_kernel *kernel_for_packed(enum tensor_type type)
     return NULL;
 }
 
+static const struct kernel_set *prompt_set; /* NULL: this machine's */
+
+void kernels_set_prompt(const struct kernel_set *set)
+{
+    prompt_set = set;
+}
+
 const struct packed_kernel *kernel_for_prompt(enum tensor_type type)
 {
-    for (size_t s = 0; s < N_SETS; s++)
+    for (uint32_t i = 0; prompt_set && i < prompt_set->n_prompt; i++)
+        if (prompt_set->prompt[i].type == type)
+            return &prompt_set->prompt[i];
+    for (size_t s = 0; s < N_SETS && !prompt_set; s++)
         for (uint32_t i = 0; i < sets[s]->n_prompt && usable(s); i++)
             if (sets[s]->prompt[i].type == type)
                 return &sets[s]->prompt[i];

@@ -108,6 +108,9 @@ const struct weight_kernel *kernel_for_weights(enum tensor_type type);
 const struct packed_kernel *kernel_for_packed(enum tensor_type type);
 /* For prompt rows times a packed matrix; NULL where they are computed as all other rows. */
 const struct packed_kernel *kernel_for_prompt(enum tensor_type type);
+/* For tests: what it answers is of this set, whatever the machine; NULL: of the machine's again. Only
+ * while no backend is open. */
+void kernels_set_prompt(const struct kernel_set *set);
 /* Of the set that the kernel is from; NULL: one panel after the other is as good. */
 dots_two *kernel_for_two(const struct packed_kernel *kernel);
 /* The fastest act_quantise_scalar() here. */

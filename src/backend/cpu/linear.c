@@ -7,6 +7,10 @@
  * row a group is one panel: each thread reads its own stretch of the weights, front to back. A
  * unit's raw sums land in a small tile, and the epilogue (bias, activation, scale, residual) writes
  * from there. How work is cut changes no bit.
+ *
+ * Where prompt rows have kernels of their own, a chunk is of rows of one class, of which there may be
+ * any mixture in a step: generated rows' chunks come first, then prompt rows', of each group of
+ * panels, so that also then weights come from memory once.
  */
 #include <math.h>
 #include <string.h>
@@ -65,70 +69,6 @@ void activate_gates(const struct cpu_run *run, enum activation act, const float 
         out[i] = activate_gate(act, gate[i], up[i]);
 }
 
-/* A product: groups of panels, each with chunks of up to KERNEL_X rows. */
-struct split {
-    uint32_t n_rows, n_out;
-    uint32_t panels, together; /* panels of a group */
-    uint32_t pace;             /* panels of a unit */
-    uint32_t chunks;
-    struct taking units; /* group * chunks + chunk */
-};
-
-/* One call of a kernel: rows [row, row + n_rows), a chunk, by outputs [column, column + n_columns),
- * which are one panel or two. */
-struct unit {
-    uint32_t chunk, row, n_rows;
-    uint32_t column, n_columns;
-};
-
-/* two: neighbouring panels may be taken by two. */
-static struct split split_product(const struct worker *w, uint32_t n_rows, uint32_t n_out,
-                                  uint64_t panel_bytes, bool two)
-{
-    struct split s = {.n_rows = n_rows, .n_out = n_out, .together = 1};
-    s.panels = (n_out + KERNEL_ROWS - 1) / KERNEL_ROWS;
-    s.chunks = (n_rows + KERNEL_X - 1) / KERNEL_X;
-    if (two && s.panels / 2 * s.chunks >= 8 * w->count)
-        s.together = s.pace = 2;
-    else
-        s.pace = 1;
-    if (s.chunks > 1)
-        while (s.together < 8 && 2 * s.together * panel_bytes <= GROUP_BYTES &&
-               s.panels / (2 * s.together) * s.chunks >= 8 * w->count)
-            s.together *= 2;
-    s.units.n = (uint64_t)((s.panels + s.together - 1) / s.together) * s.chunks;
-    s.units.most = piece_units(panel_bytes * n_rows); /* together > 1 only for many rows */
-    return s;
-}
-
-typedef void unit_work(void *context, struct unit unit);
-
-/* Unit i: the panels of a group, one after the other, with a chunk of rows; chunks are of nearly
- * equal size. */
-static void group_units(const struct split *s, uint64_t i, unit_work *work, void *context)
-{
-    uint32_t group = (uint32_t)(i / s->chunks), chunk = (uint32_t)(i % s->chunks);
-    size_t first, last;
-    thread_range(s->n_rows, chunk, s->chunks, CHUNK_ALIGN, &first, &last);
-    struct unit unit = {.chunk = chunk, .row = (uint32_t)first, .n_rows = (uint32_t)(last - first)};
-    for (uint32_t p = group * s->together; p < (group + 1) * s->together && p < s->panels;
-         p += s->pace) {
-        unit.column = p * KERNEL_ROWS;
-        uint32_t left = s->n_out - unit.column;
-        unit.n_columns = left < s->pace * KERNEL_ROWS ? left : s->pace * KERNEL_ROWS;
-        work(context, unit);
-    }
-}
-
-/* Calls work on every unit that this thread takes. */
-static void each_unit(const struct worker *w, struct split *s, unit_work *work, void *context)
-{
-    struct share piece;
-    while (worker_take(w, &s->units, &piece))
-        for (uint64_t i = piece.begin; i < piece.end; i++)
-            group_units(s, i, work, context);
-}
-
 /* What the units of one operation share. */
 struct product {
     const struct cpu_run *run;
@@ -137,24 +77,112 @@ struct product {
     const float *bias, *other_bias;
     const void *op;
     const struct op_plan *plan;
-    dots_two *two; /* two panels at once; NULL: each by itself */
+    struct row_list rows[CLASSES]; /* by whose kernels multiply them */
+    dots_two *two[CLASSES];        /* two panels at once; NULL: each by itself */
 };
+
+/* A product: groups of panels, each with chunks of up to KERNEL_X rows. */
+struct split {
+    uint32_t n_out;
+    uint32_t panels, together;  /* panels of a group */
+    uint32_t pace[CLASSES];     /* panels of a unit */
+    uint32_t chunks, generated; /* of them, the first ones, of generated rows */
+    struct taking units;        /* group * chunks + chunk */
+};
+
+/* One call of a kernel: rows [row, row + n_rows) of a class's list, a chunk, by outputs [column,
+ * column + n_columns), which are one panel or two. */
+struct unit {
+    enum numeric_class row_class;
+    uint32_t chunk, row, n_rows;
+    uint32_t column, n_columns;
+};
+
+static uint32_t chunks_of(const struct row_list *rows)
+{
+    return (rows->n + KERNEL_X - 1) / KERNEL_X;
+}
+
+/* two: neighbouring panels may be taken by two, where p->two says so. */
+static struct split split_product(const struct worker *w, const struct product *p, uint32_t n_out,
+                                  uint64_t panel_bytes, bool two)
+{
+    struct split s = {.n_out = n_out, .together = 1, .pace = {1, 1}};
+    s.panels = (n_out + KERNEL_ROWS - 1) / KERNEL_ROWS;
+    s.generated = chunks_of(&p->rows[CLASS_GENERATED]);
+    s.chunks = s.generated + chunks_of(&p->rows[CLASS_PROMPT]);
+    for (int c = 0; c < CLASSES && two; c++)
+        if (p->two[c] && s.panels / 2 * s.chunks >= 8 * w->count)
+            s.together = s.pace[c] = 2;
+    if (s.chunks > 1)
+        while (s.together < 8 && 2 * s.together * panel_bytes <= GROUP_BYTES &&
+               s.panels / (2 * s.together) * s.chunks >= 8 * w->count)
+            s.together *= 2;
+    s.units.n = (uint64_t)((s.panels + s.together - 1) / s.together) * s.chunks;
+    s.units.most = piece_units(panel_bytes * p->in.n); /* together > 1 only for many rows */
+    return s;
+}
+
+typedef void unit_work(const struct product *p, struct unit unit);
+
+/* Unit i: the panels of a group, one after the other, with a chunk of rows; chunks of a class are of
+ * nearly equal size. */
+static void group_units(const struct split *s, const struct product *p, uint64_t i, unit_work *work)
+{
+    uint32_t group = (uint32_t)(i / s->chunks), chunk = (uint32_t)(i % s->chunks);
+    bool generated = chunk < s->generated;
+    struct unit unit = {.chunk = chunk, .row_class = generated ? CLASS_GENERATED : CLASS_PROMPT};
+    uint32_t pace = s->pace[unit.row_class];
+    size_t first, last;
+    thread_range(p->rows[unit.row_class].n, generated ? chunk : chunk - s->generated,
+                 generated ? s->generated : s->chunks - s->generated, CHUNK_ALIGN, &first, &last);
+    unit.row = (uint32_t)first;
+    unit.n_rows = (uint32_t)(last - first);
+    for (uint32_t panel = group * s->together;
+         panel < (group + 1) * s->together && panel < s->panels; panel += pace) {
+        unit.column = panel * KERNEL_ROWS;
+        uint32_t left = s->n_out - unit.column;
+        unit.n_columns = left < pace * KERNEL_ROWS ? left : pace * KERNEL_ROWS;
+        work(p, unit);
+    }
+}
+
+/* Calls work on every unit that this thread takes. */
+static void each_unit(const struct worker *w, struct split *s, const struct product *p,
+                      unit_work *work)
+{
+    struct share piece;
+    while (worker_take(w, &s->units, &piece))
+        for (uint64_t i = piece.begin; i < piece.end; i++)
+            group_units(s, p, i, work);
+}
 
 /* Whether panels of both matrices (of one, twice) are taken together. */
 static void choose_two(struct product *p, const struct placed_weight *other)
 {
-    const struct packed_kernel *kernel = p->weight->packed;
-    if (kernel && other->packed == kernel && other->weight->n_cols == p->weight->weight->n_cols &&
-        p->in.n >= TWO_ROWS)
-        p->two = kernel_for_two(kernel);
+    for (int c = 0; c < CLASSES; c++) {
+        const struct packed_kernel *kernel = matrix_kernel(p->weight, (enum numeric_class)c);
+        if (kernel && matrix_kernel(other, (enum numeric_class)c) == kernel &&
+            other->weight->n_cols == p->weight->weight->n_cols && p->rows[c].n >= TWO_ROWS)
+            p->two[c] = kernel_for_two(kernel);
+    }
 }
 
-/* The input of an operation, quantised where that is left to it. */
+/* The rows of an operation, and its input, quantised where that is left to it. */
 static void take_input(const struct worker *w, struct product *p, struct view in, uint32_t n_rows)
 {
+    p->rows[CLASS_GENERATED] = (struct row_list){NULL, n_rows};
+    if (p->plan->prompt_kernels)
+        memcpy(p->rows, p->run->program->by_class, sizeof p->rows);
     p->in = matrix_input(p->run, in, n_rows);
     p->in.second = p->plan->second;
-    matrix_quantise_planned(w, &p->in, p->plan->quantise);
+    matrix_quantise_planned(w, &p->in, p->plan);
+}
+
+/* Number of a unit's m-th row. */
+static uint32_t unit_row(const struct product *p, struct unit unit, uint32_t m)
+{
+    return list_row(&p->rows[unit.row_class], unit.row + m);
 }
 
 static void unit_rows(const struct product *p, const struct placed_weight *weight, struct unit unit,
@@ -162,8 +190,9 @@ static void unit_rows(const struct product *p, const struct placed_weight *weigh
 {
     uint32_t numbers[KERNEL_X];
     for (uint32_t m = 0; m < unit.n_rows; m++)
-        numbers[m] = unit.row + m;
-    matrix_rows_of(p->run, &p->in, weight, numbers, 1, unit.n_rows, rows);
+        numbers[m] = unit_row(p, unit, m);
+    matrix_rows_of(p->run, &p->in, matrix_form(weight, unit.row_class), numbers, 1, unit.n_rows,
+                   rows);
 }
 
 static void unit_dots(const struct product *p, const struct placed_weight *weight, struct unit unit,
@@ -171,7 +200,7 @@ static void unit_dots(const struct product *p, const struct placed_weight *weigh
 {
     struct act_rows rows;
     unit_rows(p, weight, unit, &rows);
-    matrix_dots(weight, 0, unit.column, &rows, sums);
+    matrix_dots(weight, unit.row_class, 0, unit.column, &rows, sums);
 }
 
 /* The unit's panel of the product's matrix, and the one of other that has output b. */
@@ -181,7 +210,7 @@ static void two_dots(const struct product *p, const struct placed_weight *other,
     struct act_rows rows;
     const uint8_t *panels[2] = {matrix_panel(p->weight, 0, unit.column), matrix_panel(other, 0, b)};
     unit_rows(p, p->weight, unit, &rows);
-    p->two(panels, other->weight->n_cols, &rows, sums);
+    p->two[unit.row_class](panels, other->weight->n_cols, &rows, sums);
 }
 
 /* Sums of a unit, and what is done with each of its panels. */
@@ -208,11 +237,12 @@ static void linear_panel(const struct product *p, struct unit unit, float *sums)
 {
     const struct op_linear *op = p->op;
     for (uint32_t m = 0; m < unit.n_rows; m++) {
+        uint32_t row = unit_row(p, unit, m);
         float *sum = sums + m * KERNEL_ROWS;
-        float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
+        float *out = run_row(p->run, op->out, row) + unit.column;
         const float *residual = op->residual.buffer == NO_BUFFER
                                     ? NULL
-                                    : run_row(p->run, op->residual, unit.row + m) + unit.column;
+                                    : run_row(p->run, op->residual, row) + unit.column;
         for (uint32_t c = 0; p->bias && c < unit.n_columns; c++)
             sum[c] += p->bias[unit.column + c];
         for (uint32_t c = 0; op->act != ACT_NONE && c < unit.n_columns; c++)
@@ -227,9 +257,9 @@ static void linear_panel(const struct product *p, struct unit unit, float *sums)
     }
 }
 
-static void linear_unit(void *context, struct unit unit)
+static void linear_unit(const struct product *p, struct unit unit)
 {
-    each_panel(context, unit, linear_panel);
+    each_panel(p, unit, linear_panel);
 }
 
 void cpu_linear(const struct worker *w, const struct op_linear *op, const struct op_plan *plan)
@@ -242,9 +272,8 @@ void cpu_linear(const struct worker *w, const struct op_linear *op, const struct
                         .op = op};
     take_input(w, &p, op->in, run_rows(run, op->in));
     choose_two(&p, p.weight);
-    struct split split =
-        split_product(w, p.in.n, op->out.width, p.weight->panel_bytes, p.two != NULL);
-    each_unit(w, &split, linear_unit, &p);
+    struct split split = split_product(w, &p, op->out.width, p.weight->panel_bytes, true);
+    each_unit(w, &split, &p, linear_unit);
 }
 
 /* A panel of a chunk of rows is written: who completes a block of columns quantises it, while it is
@@ -262,23 +291,22 @@ static void give_panel(const struct product *p, struct view out, struct unit uni
         return;
     atomic_store_explicit(written, 0, memory_order_relaxed);
     for (uint32_t m = 0; m < unit.n_rows; m++)
-        matrix_give(p->run, p->plan, out, unit.row + m, block, 1);
+        matrix_give(p->run, p->plan, out, unit_row(p, unit, m), block, 1);
 }
 
-static void gated_unit(void *context, struct unit unit)
+static void gated_unit(const struct product *p, struct unit unit)
 {
-    const struct product *p = context;
     const struct op_gated *op = p->op;
     _Alignas(64) float gates[KERNEL_X * KERNEL_ROWS];
     _Alignas(64) float ups[KERNEL_X * KERNEL_ROWS];
-    if (p->two) {
+    if (p->two[unit.row_class]) {
         two_dots(p, p->other, unit, unit.column, (float *[]){gates, ups});
     } else {
         unit_dots(p, p->weight, unit, gates);
         unit_dots(p, p->other, unit, ups);
     }
     for (uint32_t m = 0; m < unit.n_rows; m++) {
-        float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
+        float *out = run_row(p->run, op->out, unit_row(p, unit, m)) + unit.column;
         float *gate = gates + m * KERNEL_ROWS, *up = ups + m * KERNEL_ROWS;
         for (uint32_t c = 0; p->bias && c < unit.n_columns; c++)
             gate[c] += p->bias[unit.column + c];
@@ -286,7 +314,7 @@ static void gated_unit(void *context, struct unit unit)
             up[c] += p->other_bias[unit.column + c];
         activate_gates(p->run, op->act, gate, up, unit.n_columns, out);
     }
-    if (p->plan->gives)
+    if (any_form(p->plan->gives))
         give_panel(p, op->out, unit);
 }
 
@@ -302,16 +330,16 @@ void cpu_gated(const struct worker *w, const struct op_gated *op, const struct o
                         .op = op};
     take_input(w, &p, op->in, run_rows(run, op->in));
     choose_two(&p, p.other);
-    struct split split = split_product(w, p.in.n, op->out.width,
-                                       p.weight->panel_bytes + p.other->panel_bytes, false);
-    each_unit(w, &split, gated_unit, &p);
+    struct split split =
+        split_product(w, &p, op->out.width, p.weight->panel_bytes + p.other->panel_bytes, false);
+    each_unit(w, &split, &p, gated_unit);
 }
 
 static void logits_panel(const struct product *p, struct unit unit, float *sums)
 {
     const struct op_logits *op = p->op;
     for (uint32_t m = 0; m < unit.n_rows; m++) {
-        float *out = run_row(p->run, op->out, unit.row + m) + unit.column;
+        float *out = run_row(p->run, op->out, unit_row(p, unit, m)) + unit.column;
         for (uint32_t c = 0; c < unit.n_columns; c++) {
             float value = sums[m * KERNEL_ROWS + c];
             if (p->bias)
@@ -322,9 +350,9 @@ static void logits_panel(const struct product *p, struct unit unit, float *sums)
     }
 }
 
-static void logits_unit(void *context, struct unit unit)
+static void logits_unit(const struct product *p, struct unit unit)
 {
-    each_panel(context, unit, logits_panel);
+    each_panel(p, unit, logits_panel);
 }
 
 void cpu_logits(const struct worker *w, const struct op_logits *op, const struct op_plan *plan)
@@ -337,7 +365,6 @@ void cpu_logits(const struct worker *w, const struct op_logits *op, const struct
                         .op = op};
     take_input(w, &p, op->in, run->step->n_logits);
     choose_two(&p, p.weight);
-    struct split split =
-        split_product(w, p.in.n, op->out.width, p.weight->panel_bytes, p.two != NULL);
-    each_unit(w, &split, logits_unit, &p);
+    struct split split = split_product(w, &p, op->out.width, p.weight->panel_bytes, true);
+    each_unit(w, &split, &p, logits_unit);
 }

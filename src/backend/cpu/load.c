@@ -73,6 +73,7 @@ static enum status place_matrix(struct cpu_backend *backend, const struct progra
     const struct weight *w = placed->weight;
     placed->packed = packed_kernel_for(backend, program, weight);
     if (placed->packed) {
+        placed->prompt = kernel_for_prompt(w->type);
         placed->layout = packed_layout(w->type);
         return cpu_pack(backend, program, weight, placed, err);
     }
@@ -125,6 +126,7 @@ static void free_program(struct loaded_program *p)
         free(p->acts[1][form]);
     }
     free((void *)p->written);
+    free(p->row_numbers);
     free(p->step_words);
     free(p->scores);
     free(p->plans);
@@ -255,6 +257,16 @@ static bool allocate_acts(struct loaded_program *p)
     return !written || p->written;
 }
 
+/* Room to sort a step's rows by class, if an operation asks for that. */
+static bool allocate_row_numbers(struct loaded_program *p)
+{
+    bool needed = false;
+    for (uint32_t i = 0; i < p->program->n_ops; i++)
+        needed |= p->plans[i].prompt_kernels;
+    p->row_numbers = needed ? cpu_memory(p->limits.max_rows, sizeof *p->row_numbers) : NULL;
+    return !needed || p->row_numbers;
+}
+
 static enum status allocate_program(struct cpu_backend *backend, struct loaded_program *p,
                                     struct error *err)
 {
@@ -276,7 +288,8 @@ static enum status allocate_program(struct cpu_backend *backend, struct loaded_p
         p->limits.max_rows > p->limits.max_outputs ? p->limits.max_rows : p->limits.max_outputs;
     p->step_words = cpu_memory(program->step_row_words * p->limits.max_rows, sizeof(float));
     p->scores = cpu_memory(route_words * rows, sizeof(float));
-    bool complete = p->step_words && p->scores && plan_inputs(p) && allocate_acts(p);
+    bool complete =
+        p->step_words && p->scores && plan_inputs(p) && allocate_acts(p) && allocate_row_numbers(p);
     for (int i = 0; i < RESULT_BANKS; i++) {
         p->banks[i].words =
             cpu_memory(program->output_row_words * p->limits.max_outputs, sizeof(float));
@@ -320,6 +333,16 @@ static void describe_weight(const struct loaded_program *program, int32_t weight
     buf_append_cstr(out, matrix_kernel_name(program->placed[weight]));
 }
 
+/* Of operation `index`, which may have two kernels for it. */
+static void describe_factor(const struct loaded_program *program, uint32_t index, int32_t weight,
+                            struct buf *out)
+{
+    const struct placed_weight *placed = program->placed[weight];
+    describe_weight(program, weight, out);
+    if (program->plans[index].prompt_kernels && placed->prompt)
+        buf_printf(out, "; prompts: %s", placed->prompt->name);
+}
+
 void cpu_describe(struct backend *base, struct loaded_program *program, uint32_t index,
                   struct buf *out)
 {
@@ -330,10 +353,10 @@ void cpu_describe(struct backend *base, struct loaded_program *program, uint32_t
         describe_weight(program, op->u.embed.table, out);
         break;
     case OP_LINEAR:
-        describe_weight(program, op->u.linear.weight, out);
+        describe_factor(program, index, op->u.linear.weight, out);
         break;
     case OP_GATED:
-        describe_weight(program, op->u.gated.gate, out);
+        describe_factor(program, index, op->u.gated.gate, out);
         break;
     case OP_ROUTE:
         describe_weight(program, op->u.route.weight, out);

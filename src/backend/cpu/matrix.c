@@ -9,6 +9,10 @@
  * expert) find them there, because plan_inputs() has followed at load what is held at each operation.
  * There are two banks: given rows go to the one that the giver does not read, rows quantised at a
  * start to the first. All of it is per row: company does not matter.
+ *
+ * Where a matrix has a kernel for prompts, prompt rows meet it in that kernel's form and generated
+ * rows in the other's: each row is quantised in what its class needs only. A row has the same place in
+ * all forms, its number, so rows of one class are held by who holds all.
  */
 #include "backend/cpu/internal.h"
 #include "base/checked.h"
@@ -67,10 +71,37 @@ bool cpu_packs(const struct program *program, uint32_t weight)
 
 /* ---- which operations quantise ----------------------------------------------------------------- */
 
-static enum act_form form_of(const struct loaded_program *p, int32_t weight)
+/* Layers and gated pairs, on rows of the step. Of what stands behind a selection there are few rows. */
+static bool has_prompt_kernels(const struct loaded_program *p, const struct op *op)
 {
-    const struct packed_kernel *packed = p->placed[weight]->packed;
-    return packed ? packed->form : ACT_FLOAT;
+    struct factors f = op_factors(op);
+    bool has = false;
+    if ((op->kind != OP_LINEAR && op->kind != OP_GATED) ||
+        p->program->buffers[f.in->buffer].rows != ROWS_STEP)
+        return false;
+    for (uint32_t k = 0; k < f.n; k++)
+        has |= p->placed[f.weights[k]]->prompt != NULL;
+    return has;
+}
+
+/* Forms in which the operation multiplies its input, by class of rows. */
+static void add_forms(const struct loaded_program *p, const struct op *op, uint32_t forms[CLASSES])
+{
+    struct factors f = op_factors(op);
+    bool prompt_kernels = has_prompt_kernels(p, op);
+    for (uint32_t k = 0; k < f.n; k++)
+        for (int c = 0; c < CLASSES; c++) {
+            enum numeric_class row_class = prompt_kernels ? (enum numeric_class)c : CLASS_GENERATED;
+            forms[c] |= 1u << matrix_form(p->placed[f.weights[k]], row_class);
+            forms[c] &= ~(1u << ACT_FLOAT);
+        }
+}
+
+/* Set of classes, bit 1 << class, whose rows are to be had in this form. */
+static uint32_t classes_of(const uint32_t forms[CLASSES], enum act_form form)
+{
+    return (forms[CLASS_PROMPT] >> form & 1) << CLASS_PROMPT | (forms[CLASS_GENERATED] >> form & 1)
+                                                                   << CLASS_GENERATED;
 }
 
 static bool same_view(struct view a, struct view b)
@@ -105,25 +136,23 @@ static const struct view *given_view(const struct op *op)
 
 /* Forms in which the matrices right after operation `index` multiply what it writes. Experts read the
  * first bank, and logits fewer rows. */
-static uint32_t wanted_forms(const struct loaded_program *p, uint32_t index)
+static void wanted_forms(const struct loaded_program *p, uint32_t index, uint32_t forms[CLASSES])
 {
     const struct view *out = given_view(&p->program->ops[index]);
-    uint32_t forms = 0;
     for (uint32_t i = index + 1; out && i < p->program->n_ops; i++) {
         const struct op *op = &p->program->ops[i];
         struct factors f = op_factors(op);
         if (f.n == 0 || op->kind == OP_EXPERTS || op->kind == OP_LOGITS || !same_view(*f.in, *out))
             break;
-        for (uint32_t k = 0; k < f.n; k++)
-            forms |= 1u << form_of(p, f.weights[k]);
+        add_forms(p, op, forms);
     }
-    return forms & ~(1u << ACT_FLOAT);
 }
 
 /* What acts holds while operations are followed. */
 struct held {
     struct view views[ACT_FORMS];
-    uint32_t second; /* forms whose rows lie in the second bank */
+    uint32_t classes[ACT_FORMS]; /* of rows */
+    uint32_t second;             /* forms whose rows lie in the second bank */
 };
 
 static void forget_written(struct held *held, const struct op *op)
@@ -143,26 +172,29 @@ static bool plan_reading(struct loaded_program *p, uint32_t index, struct held *
     struct op_plan *plan = &p->plans[index];
     struct factors f = op_factors(op);
     bool fits = true;
-    for (uint32_t k = 0; k < f.n; k++) {
-        enum act_form form = form_of(p, f.weights[k]);
-        uint32_t bit = 1u << form;
-        bool found = same_view(held->views[form], *f.in) &&
-                     (op->kind != OP_EXPERTS || !(held->second & bit));
-        if (form == ACT_FLOAT)
+    uint32_t forms[CLASSES] = {0};
+    add_forms(p, op, forms);
+    plan->prompt_kernels = has_prompt_kernels(p, op);
+    for (int form = 0; form < ACT_FORMS; form++) {
+        uint32_t bit = 1u << form, classes = classes_of(forms, (enum act_form)form);
+        if (!classes)
             continue;
-        if (found) {
+        if (same_view(held->views[form], *f.in) && !(classes & ~held->classes[form]) &&
+            (op->kind != OP_EXPERTS || !(held->second & bit))) {
             plan->second |= held->second & bit;
             continue;
         }
-        plan->quantise |= bit;
+        for (int c = 0; c < CLASSES; c++)
+            plan->quantise[c] |= forms[c] & bit;
         held->second &= ~bit;
+        held->classes[form] = classes;
         /* Logits read fewer rows than others of the same view would. */
         held->views[form] = op->kind == OP_LOGITS ? VIEW_NONE : *f.in;
-        fits &= need_room(p->act_bytes[0], form, rows_of(p, *f.in), f.in->width);
+        fits &= need_room(p->act_bytes[0], (enum act_form)form, rows_of(p, *f.in), f.in->width);
     }
     if (op->kind != OP_EXPERTS)
         return fits;
-    enum act_form form = form_of(p, op->u.experts.down);
+    enum act_form form = matrix_form(p->placed[op->u.experts.down], CLASS_GENERATED);
     if (form == ACT_FLOAT)
         return fits;
     held->views[form] = VIEW_NONE;
@@ -174,16 +206,18 @@ static bool plan_reading(struct loaded_program *p, uint32_t index, struct held *
 static bool plan_giving(struct loaded_program *p, uint32_t index, struct held *held)
 {
     struct op_plan *plan = &p->plans[index];
-    plan->gives = wanted_forms(p, index);
-    if (!plan->gives)
+    wanted_forms(p, index, plan->gives);
+    uint32_t gives = any_form(plan->gives);
+    if (!gives)
         return true;
     const struct view *out = given_view(&p->program->ops[index]);
-    plan->gives_second = plan->gives & ~plan->second;
-    held->second = (held->second & ~plan->gives) | plan->gives_second;
+    plan->gives_second = gives & ~plan->second;
+    held->second = (held->second & ~gives) | plan->gives_second;
     bool fits = true;
     for (int form = 0; form < ACT_FORMS; form++)
-        if (plan->gives >> form & 1) {
+        if (gives >> form & 1) {
             held->views[form] = *out;
+            held->classes[form] = classes_of(plan->gives, (enum act_form)form);
             fits &= need_room(p->act_bytes[plan->gives_second >> form & 1], (enum act_form)form,
                               rows_of(p, *out), out->width);
         }
@@ -209,13 +243,39 @@ uint64_t plan_written(const struct loaded_program *p)
     uint64_t most = 0;
     for (uint32_t i = 0; i < p->program->n_ops; i++) {
         const struct op *op = &p->program->ops[i];
-        if (!p->plans[i].gives || op->kind != OP_GATED)
+        if (!any_form(p->plans[i].gives) || op->kind != OP_GATED)
             continue;
         uint64_t chunks = (rows_of(p, op->u.gated.out) + KERNEL_X - 1) / KERNEL_X;
+        chunks += p->plans[i].prompt_kernels; /* of two classes, one chunk more */
         uint64_t entries = chunks * act_blocks(op->u.gated.out.width);
         most = entries > most ? entries : most;
     }
     return most;
+}
+
+/* ---- rows by class ----------------------------------------------------------------------------- */
+
+void matrix_sort_rows(const struct cpu_run *run)
+{
+    struct loaded_program *p = run->program;
+    const struct step *step = run->step;
+    uint32_t *next = p->row_numbers;
+    for (int c = 0; c < CLASSES && next; c++) {
+        struct row_list *list = &p->by_class[c];
+        *list = (struct row_list){next, 0};
+        for (uint32_t i = 0; i < step->n_slices; i++) {
+            const struct slice *slice = step_slices(step) + i;
+            for (uint32_t r = 0; r < slice->n_rows && slice->numeric_class == c; r++)
+                *next++ = slice->first_row + r;
+        }
+        list->n = (uint32_t)(next - list->numbers);
+    }
+}
+
+static enum numeric_class class_of(const struct cpu_run *run, uint32_t row)
+{
+    const struct slice *slice = step_slices(run->step) + step_row_slice(run->step)[row];
+    return (enum numeric_class)slice->numeric_class;
 }
 
 /* ---- inputs ------------------------------------------------------------------------------------ */
@@ -236,14 +296,15 @@ static const float *input_row(const struct matrix_input *in, uint32_t row)
     return in->x + (size_t)(row / in->split) * in->stride + (size_t)(row % in->split) * in->n_cols;
 }
 
-void matrix_quantise(const struct worker *w, const struct matrix_input *in, enum act_form form)
+void matrix_quantise(const struct worker *w, const struct matrix_input *in, enum act_form form,
+                     const struct row_list *rows)
 {
     uint8_t *acts = w->run->program->acts[0][form];
     size_t size = act_block_bytes(form);
     uint32_t blocks = act_blocks(in->n_cols);
-    struct share share = worker_share(w, (uint64_t)in->n * blocks);
+    struct share share = worker_share(w, (uint64_t)rows->n * blocks);
     for (uint64_t i = share.begin; i < share.end; i++) {
-        uint32_t row = (uint32_t)(i / blocks), block = (uint32_t)(i % blocks);
+        uint32_t row = list_row(rows, (uint32_t)(i / blocks)), block = (uint32_t)(i % blocks);
         uint32_t left = in->n_cols - block * ACT_COLUMNS;
         w->run->backend->quantise(form, input_row(in, row) + (size_t)block * ACT_COLUMNS,
                                   left < ACT_COLUMNS ? left : ACT_COLUMNS,
@@ -251,13 +312,22 @@ void matrix_quantise(const struct worker *w, const struct matrix_input *in, enum
     }
 }
 
-void matrix_quantise_planned(const struct worker *w, const struct matrix_input *in, uint32_t forms)
+void matrix_quantise_planned(const struct worker *w, const struct matrix_input *in,
+                             const struct op_plan *plan)
 {
-    if (!forms)
+    const uint32_t both = 1u << CLASS_PROMPT | 1u << CLASS_GENERATED;
+    const struct row_list all = {NULL, in->n}, *by_class = w->run->program->by_class;
+    if (!any_form(plan->quantise))
         return;
-    for (int form = 0; form < ACT_FORMS; form++)
-        if (forms >> form & 1)
-            matrix_quantise(w, in, (enum act_form)form);
+    for (int form = 0; form < ACT_FORMS; form++) {
+        uint32_t classes = classes_of(plan->quantise, (enum act_form)form);
+        if (classes == both)
+            matrix_quantise(w, in, (enum act_form)form, &all);
+        else if (classes)
+            matrix_quantise(
+                w, in, (enum act_form)form,
+                &by_class[classes == 1u << CLASS_PROMPT ? CLASS_PROMPT : CLASS_GENERATED]);
+    }
     worker_barrier(w);
 }
 
@@ -265,9 +335,11 @@ void matrix_give(const struct cpu_run *run, const struct op_plan *plan, struct v
                  uint32_t row, uint32_t block, uint32_t n)
 {
     const float *x = run_row(run, out, row);
-    uint32_t rows = run_rows(run, out);
+    uint32_t rows = run_rows(run, out), forms = plan->gives[CLASS_GENERATED];
+    if (forms != plan->gives[CLASS_PROMPT])
+        forms = plan->gives[class_of(run, row)];
     for (int form = 0; form < ACT_FORMS; form++) {
-        if (!(plan->gives >> form & 1))
+        if (!(forms >> form & 1))
             continue;
         uint8_t *acts = run->program->acts[plan->gives_second >> form & 1][form];
         size_t size = act_block_bytes((enum act_form)form);
@@ -280,11 +352,9 @@ void matrix_give(const struct cpu_run *run, const struct op_plan *plan, struct v
     }
 }
 
-void matrix_rows_of(const struct cpu_run *run, const struct matrix_input *in,
-                    const struct placed_weight *placed, const uint32_t *rows, uint32_t divide,
-                    uint32_t n, struct act_rows *out)
+void matrix_rows_of(const struct cpu_run *run, const struct matrix_input *in, enum act_form form,
+                    const uint32_t *rows, uint32_t divide, uint32_t n, struct act_rows *out)
 {
-    enum act_form form = placed->packed ? placed->packed->form : ACT_FLOAT;
     size_t size = act_block_bytes(form);
     const uint8_t *acts = run->program->acts[in->second >> form & 1][form];
     out->n = n;
@@ -313,12 +383,13 @@ const uint8_t *matrix_panel(const struct placed_weight *placed, uint32_t part, u
     return placed->panels + part * placed->part_bytes + column / PANEL_ROWS * placed->panel_bytes;
 }
 
-void matrix_dots(const struct placed_weight *placed, uint32_t part, uint32_t column,
-                 const struct act_rows *rows, float *out)
+void matrix_dots(const struct placed_weight *placed, enum numeric_class row_class, uint32_t part,
+                 uint32_t column, const struct act_rows *rows, float *out)
 {
     const struct weight *w = placed->weight;
     if (placed->packed) {
-        placed->packed->dots(matrix_panel(placed, part, column), w->n_cols, rows, out);
+        matrix_kernel(placed, row_class)
+            ->dots(matrix_panel(placed, part, column), w->n_cols, rows, out);
         return;
     }
     const float *x[KERNEL_X];

@@ -139,8 +139,8 @@ void cpu_route(const struct worker *w, const struct op_route *op)
         uint32_t columns = experts - first < KERNEL_ROWS ? experts - first : KERNEL_ROWS;
         for (uint32_t m = 0; m < n; m++)
             numbers[m] = row + m;
-        matrix_rows_of(run, &in, router, numbers, 1, n, &rows);
-        matrix_dots(router, 0, first, &rows, sums);
+        matrix_rows_of(run, &in, matrix_form(router, CLASS_GENERATED), numbers, 1, n, &rows);
+        matrix_dots(router, CLASS_GENERATED, 0, first, &rows, sums);
         for (uint32_t m = 0; m < n; m++)
             for (uint32_t c = 0; c < columns; c++)
                 run->program->scores[(size_t)(row + m) * experts + first + c] =
@@ -280,10 +280,10 @@ static void hidden_unit(const struct cpu_run *run, const struct op_experts *op,
     _Alignas(64) float gates[KERNEL_X * KERNEL_ROWS];
     _Alignas(64) float ups[KERNEL_X * KERNEL_ROWS];
     struct act_rows rows;
-    matrix_rows_of(run, in, gate, pairs, op->k, chunk->n, &rows);
-    matrix_dots(gate, expert, first, &rows, gates);
-    matrix_rows_of(run, in, up, pairs, op->k, chunk->n, &rows);
-    matrix_dots(up, expert, first, &rows, ups);
+    matrix_rows_of(run, in, matrix_form(gate, CLASS_GENERATED), pairs, op->k, chunk->n, &rows);
+    matrix_dots(gate, CLASS_GENERATED, expert, first, &rows, gates);
+    matrix_rows_of(run, in, matrix_form(up, CLASS_GENERATED), pairs, op->k, chunk->n, &rows);
+    matrix_dots(up, CLASS_GENERATED, expert, first, &rows, ups);
     for (uint32_t m = 0; m < chunk->n; m++) {
         float *hidden =
             run_row(run, op->hidden, pairs[m] / op->k) + (size_t)(pairs[m] % op->k) * ff + first;
@@ -320,9 +320,10 @@ static void collect_block(const struct cpu_run *run, const struct op_experts *op
     struct act_rows rows;
     for (uint32_t i = 0; i < g->n_chunks; i++) {
         const struct chunk *chunk = g->chunks + i;
-        matrix_rows_of(run, hidden, down, g->pairs + chunk->first, 1, chunk->n, &rows);
+        matrix_rows_of(run, hidden, matrix_form(down, CLASS_GENERATED), g->pairs + chunk->first, 1,
+                       chunk->n, &rows);
         for (uint32_t c = 0; c < columns; c += KERNEL_ROWS)
-            matrix_dots(down, chunk->expert, first + c, &rows,
+            matrix_dots(down, CLASS_GENERATED, chunk->expert, first + c, &rows,
                         g->block +
                             ((size_t)c / KERNEL_ROWS * g->n_pairs + chunk->first) * KERNEL_ROWS);
     }
@@ -371,7 +372,7 @@ static void output_unit(const struct cpu_run *run, const struct op_experts *op,
     }
 }
 
-void cpu_experts(const struct worker *w, const struct op_experts *op, uint32_t quantise)
+void cpu_experts(const struct worker *w, const struct op_experts *op, const struct op_plan *plan)
 {
     const struct cpu_run *run = w->run;
     uint32_t n = run_rows(run, op->in), width = op->out.width;
@@ -381,14 +382,17 @@ void cpu_experts(const struct worker *w, const struct op_experts *op, uint32_t q
     hidden.n = n * op->k;
     hidden.n_cols = down->weight->n_cols;
     hidden.split = op->k;
-    matrix_quantise_planned(w, &in, quantise);
+    matrix_quantise_planned(w, &in, plan);
     struct grouping g = group_pairs(w, op, n);
     if (w->index == 0)
         count_unread(w, op, &g);
     fill_hidden(w, op, &in, &g);
     worker_barrier(w);
-    if (down->packed && down->packed->form != ACT_FLOAT)
-        matrix_quantise_planned(w, &hidden, 1u << down->packed->form);
+    enum act_form form = matrix_form(down, CLASS_GENERATED);
+    if (form != ACT_FLOAT) {
+        matrix_quantise(w, &hidden, form, &(struct row_list){NULL, hidden.n});
+        worker_barrier(w);
+    }
     uint32_t across = g.together * KERNEL_ROWS;
     struct taking units = {.n = (width + across - 1) / across,
                            .most = piece_units(down->panel_bytes * g.together * g.n_pairs),

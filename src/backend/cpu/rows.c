@@ -157,7 +157,7 @@ void cpu_norm(const struct worker *w, const struct op_norm *op, const struct op_
         (op->kind > NORM_LAYER ? plain_group : run->backend->floats->norm)(
             op, run_row(run, op->in, row) + at, whole_weight ? weight + at : weight,
             whole_bias ? bias + at : bias, run_row(run, op->out, row) + at);
-        if (plan->gives)
+        if (any_form(plan->gives))
             matrix_give(run, plan, op->out, row, 0, act_blocks(op->out.width));
     }
 }

@@ -46,8 +46,8 @@ void plan_barriers(struct loaded_program *p)
 {
     const struct program *program = p->program;
     for (uint32_t first = 0, i = 1; i < program->n_ops; i++) {
-        bool free = only_views(p, i - 1) && only_views(p, i) && p->plans[i].quantise == 0 &&
-                    p->plans[i].gives == 0;
+        bool free = only_views(p, i - 1) && only_views(p, i) && !any_form(p->plans[i].quantise) &&
+                    !any_form(p->plans[i].gives);
         for (uint32_t j = first; j < i && free; j++)
             free = !conflict(program, &program->ops[j], &program->ops[i]);
         p->plans[i - 1].runs_on = free;
@@ -88,7 +88,7 @@ static void run_op(const struct worker *w, uint32_t index)
         cpu_route(w, &op->u.route);
         break;
     case OP_EXPERTS:
-        cpu_experts(w, &op->u.experts, plan->quantise);
+        cpu_experts(w, &op->u.experts, plan);
         break;
     case OP_CONV:
         cpu_conv(w, &op->u.conv, plan->taps);

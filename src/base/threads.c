@@ -17,20 +17,25 @@
  * broadcast are still waking (its bug 25847; at the barrier of two threads on a busy machine that took
  * seconds to happen). Nobody returns to a variable before all have left it, since the opening after
  * next takes everybody.
+ *
+ * Spinning is worth it while the others run. Where one of them is on the spinning thread's own
+ * processor, or was woken and has not run yet, it may wait for just that processor: systems that pack
+ * waking threads together (virtual machines do, to leave processors to others) made every barrier of
+ * a step cost its 50 us. So each thread notes where it runs, and who waits for one that is not known to
+ * be elsewhere yields. Yielding always would hand the processor to other programs; moving threads
+ * apart and binding them measured no better (docs/measurements).
  */
 #ifdef __linux__
-#define _GNU_SOURCE /* pthread_setaffinity_np */
+#define _GNU_SOURCE /* pthread_setaffinity_np, sched_getcpu */
 #endif
 #include "base/threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
-#ifdef __linux__
-#include <sched.h>
-#endif
 
 #include "base/clock.h"
 
@@ -45,6 +50,16 @@ struct gate {
     pthread_cond_t conds[2]; /* of even and odd openings */
 };
 
+struct worker {
+    _Alignas(CACHE_LINE)
+        atomic_int processor; /* noted by itself; UNKNOWN while it sleeps or wakes */
+    struct thread_pool *pool;
+    pthread_t thread; /* of the caller (index 0): none */
+    uint32_t index;
+};
+
+#define UNKNOWN (-1)
+
 struct thread_pool {
     struct gate start, barrier, done;
     _Alignas(CACHE_LINE) atomic_uint arrived; /* at the barrier */
@@ -55,15 +70,11 @@ struct thread_pool {
     bool quit;
     uint32_t n_threads;
     uint64_t spin_ns;
-    uint32_t n_started; /* workers with a thread */
-    struct worker *workers;
+    uint32_t n_started;     /* workers with a thread */
+    struct worker *workers; /* [n_threads], the caller's first */
 };
 
-struct worker {
-    struct thread_pool *pool;
-    pthread_t thread;
-    uint32_t index;
-};
+static _Thread_local struct worker *current; /* a pool's own threads only */
 
 static inline void pause_briefly(void)
 {
@@ -101,25 +112,84 @@ static void gate_open(struct gate *gate)
     pthread_mutex_unlock(&gate->mutex);
 }
 
-/* Returns once the gate's counter differs from `seen`. */
-static void gate_wait(struct gate *gate, unsigned seen, uint64_t spin_ns)
+/* ---- where threads run ------------------------------------------------------------------------ */
+
+static int place_of(const struct worker *worker)
 {
-    if (spin_ns) {
-        uint64_t deadline = clock_now_ns() + spin_ns;
-        do {
-            for (int i = 0; i < PAUSES_PER_READING; i++) {
-                if (atomic_load_explicit(&gate->opened, memory_order_acquire) != seen)
-                    return;
-                pause_briefly();
-            }
-        } while (clock_now_ns() < deadline);
+    return atomic_load_explicit(&worker->processor, memory_order_relaxed);
+}
+
+static void set_place(struct worker *worker, int processor)
+{
+    if (place_of(worker) != processor) /* others read the line while they wait */
+        atomic_store_explicit(&worker->processor, processor, memory_order_relaxed);
+}
+
+static void note_place(struct worker *worker)
+{
+#ifdef __linux__
+    set_place(worker, sched_getcpu());
+#else
+    set_place(worker, (int)worker->index); /* not told: as if everybody had one of his own */
+#endif
+}
+
+struct neighbours {
+    bool here;    /* another thread of the pool is on this one's processor */
+    bool unknown; /* or may be */
+};
+
+static struct neighbours look_around(const struct worker *self)
+{
+    struct neighbours result = {false, false};
+    const struct worker *workers = self->pool->workers;
+    for (uint32_t i = 0; i < self->pool->n_threads; i++) {
+        int there = place_of(&workers[i]);
+        result.unknown |= i != self->index && there == UNKNOWN;
+        result.here |= i != self->index && there == place_of(self);
     }
+    return result;
+}
+
+/* ---- waiting ---------------------------------------------------------------------------------- */
+
+/* True when the gate opened meanwhile. Somebody who wakes up (not to open `start`, which the caller
+ * does when it likes) is worth waiting for twice as long. */
+static bool spin(struct gate *gate, unsigned seen, struct worker *self)
+{
+    const struct thread_pool *pool = self->pool;
+    uint64_t begin = clock_now_ns(), patience = pool->spin_ns;
+    note_place(self);
+    do {
+        for (int i = 0; i < PAUSES_PER_READING; i++) {
+            if (atomic_load_explicit(&gate->opened, memory_order_acquire) != seen)
+                return true;
+            pause_briefly();
+        }
+        struct neighbours others = look_around(self);
+        if (others.here || others.unknown) {
+            sched_yield();
+            note_place(self);
+        }
+        if (others.unknown && gate != &pool->start)
+            patience = 2 * pool->spin_ns;
+    } while (clock_now_ns() - begin < patience);
+    return false;
+}
+
+/* Returns once the gate's counter differs from `seen`. */
+static void gate_wait(struct gate *gate, unsigned seen, struct worker *self)
+{
+    if (self->pool->spin_ns && spin(gate, seen, self))
+        return;
+    set_place(self, UNKNOWN);
     pthread_mutex_lock(&gate->mutex);
     atomic_fetch_add(&gate->sleepers, 1);
     while (atomic_load(&gate->opened) == seen)
         pthread_cond_wait(&gate->conds[seen & 1], &gate->mutex);
     atomic_fetch_sub(&gate->sleepers, 1);
     pthread_mutex_unlock(&gate->mutex);
+    note_place(self);
 }
 
 static unsigned gate_now(struct gate *gate)
@@ -131,10 +201,11 @@ static void *worker_main(void *argument)
 {
     struct worker *worker = argument;
     struct thread_pool *pool = worker->pool;
+    current = worker;
     unsigned runs = 0; /* run k opens start for the k-th time; no run can be missed or doubled,
                           because run() waits for every worker */
     for (;;) {
-        gate_wait(&pool->start, runs++, pool->spin_ns);
+        gate_wait(&pool->start, runs++, worker);
         if (pool->quit)
             return NULL;
         pool->fn(pool->context, worker->index, pool->n_threads);
@@ -201,8 +272,7 @@ static enum status start_workers(struct thread_pool *pool,
 {
     enum status status = STATUS_OK;
     for (uint32_t i = 1; i < pool->n_threads && status == STATUS_OK; i++) {
-        struct worker *worker = &pool->workers[i - 1];
-        *worker = (struct worker){.pool = pool, .index = i};
+        struct worker *worker = &pool->workers[i];
         if (thread_start(&worker->thread, worker_main, worker, NULL) != STATUS_OK) {
             status = error_set(err, STATUS_MEMORY, "cannot start thread %u of %u", i + 1,
                                pool->n_threads);
@@ -223,7 +293,7 @@ enum status thread_pool_create(uint32_t n_threads, const struct thread_pool_opti
         return error_set(err, STATUS_USAGE, "a pool of %u threads; 1 to %d are possible", n_threads,
                          THREADS_MAX);
     struct thread_pool *pool = aligned_alloc(CACHE_LINE, sizeof *pool);
-    struct worker *workers = calloc(n_threads, sizeof *workers);
+    struct worker *workers = aligned_alloc(CACHE_LINE, n_threads * sizeof *workers);
     if (!pool || !workers) {
         free(pool);
         free(workers);
@@ -237,6 +307,10 @@ enum status thread_pool_create(uint32_t n_threads, const struct thread_pool_opti
         .spin_ns = (uint64_t)spin_us * 1000,
         .workers = workers,
     };
+    for (uint32_t i = 0; i < n_threads; i++) {
+        workers[i] = (struct worker){.pool = pool, .index = i};
+        atomic_init(&workers[i].processor, UNKNOWN);
+    }
     gate_init(&pool->start);
     gate_init(&pool->barrier);
     gate_init(&pool->done);
@@ -255,7 +329,7 @@ void thread_pool_free(struct thread_pool *pool)
         return;
     pool->quit = true;
     gate_open(&pool->start);
-    for (uint32_t i = 0; i < pool->n_started; i++)
+    for (uint32_t i = 1; i <= pool->n_started; i++)
         pthread_join(pool->workers[i].thread, NULL);
     gate_release(&pool->start);
     gate_release(&pool->barrier);
@@ -279,9 +353,10 @@ void thread_pool_run(struct thread_pool *pool, thread_pool_fn fn, void *context)
     pool->context = context;
     atomic_store_explicit(&pool->running, pool->n_threads - 1, memory_order_relaxed);
     unsigned finished = gate_now(&pool->done);
+    note_place(&pool->workers[0]);
     gate_open(&pool->start);
     fn(context, 0, pool->n_threads);
-    gate_wait(&pool->done, finished, pool->spin_ns);
+    gate_wait(&pool->done, finished, &pool->workers[0]);
 }
 
 void thread_pool_barrier(struct thread_pool *pool)
@@ -290,7 +365,8 @@ void thread_pool_barrier(struct thread_pool *pool)
         return;
     unsigned seen = gate_now(&pool->barrier); /* cannot open before we arrive */
     if (atomic_fetch_add_explicit(&pool->arrived, 1, memory_order_acq_rel) + 1 < pool->n_threads) {
-        gate_wait(&pool->barrier, seen, pool->spin_ns);
+        gate_wait(&pool->barrier, seen,
+                  current && current->pool == pool ? current : &pool->workers[0]);
         return;
     }
     atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);

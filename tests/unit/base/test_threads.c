@@ -2,6 +2,10 @@
  * The thread pool: everybody runs once per run, nobody passes a barrier early, idle pools are idle,
  * sleeping pools wake up, and thread_range() covers a range exactly once.
  */
+#ifdef __linux__
+#define _GNU_SOURCE /* sched_setaffinity */
+#include <sched.h>
+#endif
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
@@ -169,6 +173,50 @@ static void test_binding(void **state)
 #endif
 }
 
+#ifdef __linux__
+static double processor_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+#endif
+
+/* Two threads that have one processor between them hand it over instead of spinning on it, which took
+ * 50 us for each barrier. */
+static void test_sharing_a_processor(void **state)
+{
+    (void)state;
+#ifdef __linux__
+    cpu_set_t all, one;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    uint32_t cpu = 0;
+    while (!CPU_ISSET(cpu, &all))
+        cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    const uint32_t cpus[2] = {cpu, cpu};
+    struct thread_pool_options options = {.cpus = cpus};
+    struct rounds r = {.n_rounds = 1000};
+    struct error err;
+    assert_ok(thread_pool_create(2, &options, &r.pool, &err), &err);
+    sched_setaffinity(0, sizeof one, &one);
+    thread_pool_run(r.pool, walk_rounds, &r);
+    double before = processor_seconds();
+    thread_pool_run(r.pool, walk_rounds, &r);
+    double each = (processor_seconds() - before) / (2 * r.n_rounds);
+    sched_setaffinity(0, sizeof all, &all);
+    assert_int_equal(r.wrong[0] + r.wrong[1], 0);
+    thread_pool_free(r.pool);
+    print_message("a barrier of two threads on one processor: %.1f us of its time\n", each * 1e6);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    assert_true(each < 25e-6);
+#endif
+#else
+    skip();
+#endif
+}
+
 static void test_bad_counts(void **state)
 {
     (void)state;
@@ -207,9 +255,13 @@ static void test_range(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_barrier),      cmocka_unit_test(test_many_runs),
-        cmocka_unit_test(test_idle_is_idle), cmocka_unit_test(test_wakes_from_sleep),
-        cmocka_unit_test(test_binding),      cmocka_unit_test(test_bad_counts),
+        cmocka_unit_test(test_barrier),
+        cmocka_unit_test(test_many_runs),
+        cmocka_unit_test(test_idle_is_idle),
+        cmocka_unit_test(test_wakes_from_sleep),
+        cmocka_unit_test(test_binding),
+        cmocka_unit_test(test_bad_counts),
+        cmocka_unit_test(test_sharing_a_processor),
         cmocka_unit_test(test_range),
     };
     return cmocka_run_group_tests_name("base/threads", tests, NULL, NULL);

@@ -1,11 +1,11 @@
 /*
- * bench_kernels [--set NAME] [--type NAME] [--threads N] [--rows N] [--cols N] [--mb N] [--json]
+ * bench_kernels [--set NAME] [--type NAME] [--threads N] [--rows N] [--cols N] [--mb N] [--prompts 1]
  *
  * Packed matrix kernels one by one, beside the limits measured in the same run: read bandwidth of
  * the memory for one row of activations, and the multiply rate of the instruction set for many; and
  * beside their scalar twin. Weights are random; a matrix set of --mb MiB (default 256) does not fit
  * caches, so a pass over it reads memory; one of 0.25 does, which shows what instructions alone
- * allow. GOP: two operations per weight and activation row.
+ * allow. GOP: two operations per weight and activation row. --prompts: only kernels of prompt rows.
  */
 #define _GNU_SOURCE /* MADV_HUGEPAGE */
 #include <stdio.h>
@@ -26,6 +26,8 @@ struct limits {
 struct bench {
     const struct kernel_set *set;
     const struct packed_kernel *kernel;
+    dots_two *two; /* both NULL: one panel after the other */
+    dots_many *many;
     uint32_t n_threads, n_cols, n_x;
     uint64_t n_panels, panel_bytes;
     uint8_t *panels;
@@ -48,24 +50,44 @@ static void *memory(size_t bytes)
     return p;
 }
 
+/* n panels from p on. */
+static void group_dots(const struct bench *b, size_t p, uint32_t n, const struct act_rows *rows)
+{
+    float sums[KERNEL_PANELS][KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
+    const uint8_t *panels[KERNEL_PANELS];
+    float *out[KERNEL_PANELS];
+    for (uint32_t i = 0; i < n; i++) {
+        panels[i] = b->panels + (p + i) * b->panel_bytes;
+        out[i] = sums[i];
+    }
+    if (b->many) {
+        b->many(panels, n, b->n_cols, rows, out);
+        return;
+    }
+    uint32_t pace = b->two ? 2 : 1;
+    for (uint32_t i = 0; i < n; i += pace)
+        if (b->two && i + 1 < n)
+            b->two(panels + i, b->n_cols, rows, out + i);
+        else
+            b->kernel->dots(panels[i], b->n_cols, rows, out[i]);
+}
+
 /* The order of linear.c: a group of panels stays in the L2 cache while all rows pass. */
 static void pass(void *context, uint32_t index, uint32_t n_threads)
 {
     struct bench *b = context;
-    float out[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
     size_t begin, end, size = act_block_bytes(b->kernel->form);
-    uint32_t together = b->n_x > ACT_ROWS_MAX ? 4 : 1;
+    uint32_t together = b->many ? KERNEL_PANELS : b->n_x > KERNEL_X ? 4 : b->two ? 2 : 1;
     thread_range(b->n_panels, index, n_threads, together, &begin, &end);
     struct act_rows rows = {.block_stride = b->n_x * size};
     for (uint32_t pass_number = 0; pass_number < b->passes; pass_number++)
         for (size_t p = begin; p < end; p += together)
-            for (uint32_t first = 0; first < b->n_x; first += ACT_ROWS_MAX) {
-                rows.n = b->n_x - first < ACT_ROWS_MAX ? b->n_x - first : ACT_ROWS_MAX;
+            for (uint32_t first = 0; first < b->n_x; first += KERNEL_X) {
+                rows.n = b->n_x - first < KERNEL_X ? b->n_x - first : KERNEL_X;
                 for (uint32_t m = 0; m < rows.n; m++)
                     rows.x[m] = size ? b->acts + (first + m) * size
                                      : (uint8_t *)(b->floats + (size_t)(first + m) * b->n_cols);
-                for (uint32_t t = 0; t < together && p + t < end; t++)
-                    b->kernel->dots(b->panels + (p + t) * b->panel_bytes, b->n_cols, &rows, out);
+                group_dots(b, p, (uint32_t)(end - p < together ? end - p : together), &rows);
             }
 }
 
@@ -125,6 +147,8 @@ static double twin_seconds(const struct bench *b)
     struct bench twin = *b;
     twin.kernel = kernel_twin(b->kernel);
     twin.set = &kernel_set_scalar;
+    twin.two = NULL;
+    twin.many = NULL;
     return twin.kernel ? measure(&twin, 1, 8 * b->n_threads) : 0;
 }
 
@@ -166,6 +190,7 @@ int main(int argc, char **argv)
     const char *set_name = option(argc, argv, "--set", NULL);
     const char *type = option(argc, argv, "--type", NULL);
     uint32_t threads = (uint32_t)atoi(option(argc, argv, "--threads", "0"));
+    bool prompts = atoi(option(argc, argv, "--prompts", "0")) != 0;
     uint32_t most = (uint32_t)atoi(option(argc, argv, "--rows", "512"));
     uint64_t bytes = (uint64_t)(atof(option(argc, argv, "--mb", "256")) * (1 << 20));
     struct bench b = {.n_threads = threads ? threads : hardware_default_threads(&hw)};
@@ -191,8 +216,11 @@ int main(int argc, char **argv)
         b.set = kernel_set_at(s);
         if ((b.set->usable && !b.set->usable()) || (set_name && strcmp(b.set->name, set_name)))
             continue;
-        for (uint32_t k = 0; k < b.set->n_packed; k++) {
-            b.kernel = &b.set->packed[k];
+        const struct packed_kernel *kernels = prompts ? b.set->prompt : b.set->packed;
+        for (uint32_t k = 0; k < (prompts ? b.set->n_prompt : b.set->n_packed); k++) {
+            b.kernel = &kernels[k];
+            b.two = kernel_for_two(b.kernel);
+            b.many = kernel_for_many(b.kernel);
             if (type && strcmp(type, tensor_type_name(b.kernel->type)))
                 continue;
             run(&b, bytes, most, &limits);

@@ -24,7 +24,7 @@ static const enum tensor_type packed_types[] = {
 struct operands {
     uint8_t *rows;  /* PANEL_ROWS rows as in a file */
     uint8_t *panel; /* the same, packed */
-    float *x;       /* [ACT_ROWS_MAX, n_cols] */
+    float *x;       /* [n_x, n_cols] */
     uint64_t row_bytes;
     uint32_t n_cols;
 };
@@ -36,20 +36,21 @@ static void *memory(size_t bytes)
     return p;
 }
 
+/* n_rows of weights, n_x of activations. */
 static struct operands make_operands(enum tensor_type type, uint32_t n_cols, uint32_t n_rows,
-                                     uint64_t *seed)
+                                     uint32_t n_x, uint64_t *seed)
 {
     const struct packed_layout *layout = packed_layout(type);
     struct operands o = {.n_cols = n_cols};
     assert_true(tensor_type_bytes(type, n_cols, &o.row_bytes));
     o.rows = memory(o.row_bytes * PANEL_ROWS);
     o.panel = memory(packed_panel_bytes(layout, n_cols));
-    o.x = memory((size_t)ACT_ROWS_MAX * n_cols * sizeof(float));
+    o.x = memory((size_t)n_x * n_cols * sizeof(float));
     random_blocks(type, o.rows, o.row_bytes * PANEL_ROWS, seed);
     for (uint64_t at = 0; type == TENSOR_MXFP4 && at < o.row_bytes * PANEL_ROWS; at += 17 * 61)
         o.rows[at] = (uint8_t)(at / 17 / 61 % 4); /* scales that are subnormal, or nearly */
     packed_write(layout, o.rows, o.row_bytes, n_rows, n_cols, o.panel);
-    for (size_t i = 0; i < (size_t)ACT_ROWS_MAX * n_cols; i++)
+    for (size_t i = 0; i < (size_t)n_x * n_cols; i++)
         o.x[i] = random_normal(seed) * (random_u32(seed) % 200 ? 1.0f : 60.0f);
     return o;
 }
@@ -84,19 +85,25 @@ static uint8_t *quantise_rows(const struct operands *o, enum act_form form, act_
     return blocks;
 }
 
-static bool is_bf16(enum act_form form)
-{
-    return form == ACT_BF16 || form == ACT_BF16_PAIRS;
-}
+static const char *only;  /* the one set to test; NULL: all */
+static bool prompts_only; /* of its kernels those of prompt rows */
 
-static const char *only; /* the one set to test; NULL: all */
+/* Kernel k of a set, those of prompt rows last; NULL past the end. */
+static const struct packed_kernel *kernel_at(const struct kernel_set *set, uint32_t k)
+{
+    if (prompts_only)
+        k += set->n_packed;
+    if (k < set->n_packed)
+        return &set->packed[k];
+    return k - set->n_packed < set->n_prompt ? &set->prompt[k - set->n_packed] : NULL;
+}
 
 static bool runs_here(const struct kernel_set *set)
 {
     return (!only || !strcmp(set->name, only)) && (!set->usable || set->usable());
 }
 
-/* Results of one kernel with its own set's quantiser; out: [ACT_ROWS_MAX * PANEL_ROWS]. */
+/* Results of one kernel with its own set's quantiser; out: [KERNEL_X * PANEL_ROWS]. */
 static void compute(const struct operands *o, const struct packed_kernel *kernel,
                     act_quantise *quantise, uint32_t n, float *out)
 {
@@ -109,9 +116,9 @@ static void compute(const struct operands *o, const struct packed_kernel *kernel
 static void compare(const struct kernel_set *set, const struct packed_kernel *kernel,
                     uint32_t n_cols, uint32_t n, uint32_t n_rows, uint64_t *seed)
 {
-    static float want[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
-    static float got[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
-    struct operands o = make_operands(kernel->type, n_cols, n_rows, seed);
+    static float want[KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
+    static float got[KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
+    struct operands o = make_operands(kernel->type, n_cols, n_rows, n, seed);
     const struct packed_kernel *twin = kernel_twin(kernel);
     assert_non_null(twin);
     compute(&o, twin, act_quantise_scalar, n, want);
@@ -137,18 +144,18 @@ static void test_bits(void **state)
             print_message("%s: not on this machine, or not asked for\n", set->name);
             continue;
         }
-        for (uint32_t k = 0; k < set->n_packed; k++) {
-            const struct packed_kernel *kernel = &set->packed[k];
+        const struct packed_kernel *kernel;
+        for (uint32_t k = 0; (kernel = kernel_at(set, k)); k++) {
             if (!tensor_type_info(kernel->type)->decode && kernel->form == ACT_FLOAT)
                 continue; /* what quant/ cannot decode the backend does not pack */
             uint32_t unit = packed_layout(kernel->type)->block_columns;
-            for (uint32_t n = 1; n <= ACT_ROWS_MAX; n += 1 + n / 40 * 13)
+            for (uint32_t n = 1; n <= KERNEL_X; n += 1 + n / 40 * 13)
                 compare(set, kernel, unit * (1 + n % 7), n, 1 + n % PANEL_ROWS, &seed);
             compare(set, kernel, COLS_MAX, 1, PANEL_ROWS, &seed);
             compare(set, kernel, COLS_MAX, 2, PANEL_ROWS, &seed);
             compare(set, kernel, COLS_MAX, 33, PANEL_ROWS, &seed);
         }
-        print_message("%s: %u kernels\n", set->name, set->n_packed);
+        print_message("%s: %u kernels, %u for prompts\n", set->name, set->n_packed, set->n_prompt);
     }
 }
 
@@ -156,23 +163,23 @@ static void test_bits(void **state)
 static void test_extremes(void **state)
 {
     (void)state;
-    static float want[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
-    static float got[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
+    static float want[KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
+    static float got[KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
     for (uint32_t s = 0; kernel_set_at(s); s++) {
         const struct kernel_set *set = kernel_set_at(s);
-        for (uint32_t k = 0; k < set->n_packed && runs_here(set); k++) {
-            const struct packed_kernel *kernel = &set->packed[k];
-            if (kernel->form == ACT_FLOAT || is_bf16(kernel->form))
+        const struct packed_kernel *kernel;
+        for (uint32_t k = 0; runs_here(set) && (kernel = kernel_at(set, k)); k++) {
+            if (kernel->form == ACT_FLOAT || kernel->type == TENSOR_BF16)
                 continue;
             const struct packed_kernel *twin = kernel_twin(kernel);
             for (uint32_t fill = 0; fill < 4; fill++) {
                 uint64_t seed = 1;
-                struct operands o = make_operands(kernel->type, 512, PANEL_ROWS, &seed);
+                struct operands o = make_operands(kernel->type, 512, PANEL_ROWS, 33, &seed);
                 random_blocks_extreme(kernel->type, o.rows, o.row_bytes * PANEL_ROWS,
                                       fill % 2 ? 0xff : 0x80);
                 packed_write(packed_layout(kernel->type), o.rows, o.row_bytes, PANEL_ROWS, 512,
                              o.panel);
-                for (uint32_t i = 0; i < ACT_ROWS_MAX * 512; i++)
+                for (uint32_t i = 0; i < 33 * 512; i++)
                     o.x[i] = fill / 2 ? -1.0f : 1.0f;
                 for (uint32_t n = 1; n <= 33; n += n < 9 ? 1 : 12) {
                     compute(&o, twin, act_quantise_scalar, n, want);
@@ -190,14 +197,14 @@ static void test_extremes(void **state)
 static void test_company(void **state)
 {
     (void)state;
-    static float all[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
+    static float all[KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
     static float one[PANEL_ROWS] __attribute__((aligned(64)));
     uint64_t seed = 9;
     for (uint32_t s = 0; kernel_set_at(s); s++) {
         const struct kernel_set *set = kernel_set_at(s);
-        for (uint32_t k = 0; k < set->n_packed && runs_here(set); k++) {
-            const struct packed_kernel *kernel = &set->packed[k];
-            struct operands o = make_operands(kernel->type, 768, PANEL_ROWS, &seed);
+        const struct packed_kernel *kernel;
+        for (uint32_t k = 0; runs_here(set) && (kernel = kernel_at(set, k)); k++) {
+            struct operands o = make_operands(kernel->type, 768, PANEL_ROWS, 33, &seed);
             for (uint32_t n = 2; n <= 33; n++) {
                 struct act_rows rows = {.n = n};
                 uint8_t *blocks = quantise_rows(&o, kernel->form, set->quantise, &rows);
@@ -219,19 +226,19 @@ static void test_company(void **state)
 static void test_two(void **state)
 {
     (void)state;
-    static float both[2][ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
-    static float one[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
+    static float both[2][KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
+    static float one[KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
     uint64_t seed = 11;
     for (uint32_t s = 0; kernel_set_at(s); s++) {
         const struct kernel_set *set = kernel_set_at(s);
-        for (uint32_t k = 0; k < set->n_packed && runs_here(set); k++) {
-            const struct packed_kernel *kernel = &set->packed[k];
+        const struct packed_kernel *kernel;
+        for (uint32_t k = 0; runs_here(set) && (kernel = kernel_at(set, k)); k++) {
             dots_two *dots = kernel_for_two(kernel);
             uint32_t unit = packed_layout(kernel->type)->block_columns;
-            for (uint32_t n = 1; dots && n <= ACT_ROWS_MAX; n += 1 + n / 8) {
+            for (uint32_t n = 1; dots && n <= KERNEL_X; n += 1 + n / 8) {
                 uint32_t n_cols = n % 3 ? unit * (1 + 13 * n % 300) : 768;
-                struct operands a = make_operands(kernel->type, n_cols, PANEL_ROWS, &seed);
-                struct operands b = make_operands(kernel->type, n_cols, PANEL_ROWS, &seed);
+                struct operands a = make_operands(kernel->type, n_cols, PANEL_ROWS, n, &seed);
+                struct operands b = make_operands(kernel->type, n_cols, PANEL_ROWS, n, &seed);
                 struct act_rows rows = {.n = n};
                 uint8_t *blocks = quantise_rows(&a, kernel->form, set->quantise, &rows);
                 const void *first = rows.x[0];
@@ -255,6 +262,58 @@ static void test_two(void **state)
     }
 }
 
+/* Many panels at once are as each alone. */
+static void check_many(const struct packed_kernel *kernel, act_quantise *quantise, uint32_t n_cols,
+                       uint32_t n_panels, uint32_t n, uint64_t *seed)
+{
+    static float all[KERNEL_PANELS][KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
+    static float one[KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
+    struct operands o[KERNEL_PANELS];
+    const uint8_t *panels[KERNEL_PANELS];
+    float *out[KERNEL_PANELS];
+    for (uint32_t p = 0; p < n_panels; p++) {
+        o[p] = make_operands(kernel->type, n_cols, PANEL_ROWS, p ? 1 : n, seed);
+        panels[p] = o[p].panel;
+        out[p] = all[p];
+    }
+    struct act_rows rows = {.n = n};
+    uint8_t *blocks = quantise_rows(&o[0], kernel->form, quantise, &rows);
+    if (n % 3 == 1) { /* not at equal distances */
+        const void *first = rows.x[0];
+        rows.x[0] = rows.x[n / 2];
+        rows.x[n / 2] = first;
+    }
+    kernel_for_many(kernel)(panels, n_panels, n_cols, &rows, out);
+    for (uint32_t p = 0; p < n_panels; p++) {
+        kernel->dots(panels[p], n_cols, &rows, one);
+        if (memcmp(one, all[p], (size_t)n * PANEL_ROWS * sizeof *one) != 0)
+            fail_msg("%s: panel %u of %u, %u rows, %u columns", kernel->name, p, n_panels, n,
+                     n_cols);
+    }
+    free(blocks);
+    for (uint32_t p = 0; p < n_panels; p++)
+        free_operands(&o[p]);
+}
+
+static void test_many(void **state)
+{
+    (void)state;
+    static const uint32_t n_rows[] = {1, 15, 16, 17, 40, 64, 95, 112, 192};
+    uint64_t seed = 13;
+    for (uint32_t s = 0; kernel_set_at(s); s++) {
+        const struct kernel_set *set = kernel_set_at(s);
+        for (uint32_t k = 0; k < set->n_prompt && runs_here(set); k++) {
+            const struct packed_kernel *kernel = &set->prompt[k];
+            uint32_t unit = packed_layout(kernel->type)->block_columns;
+            if (!kernel_for_many(kernel))
+                continue;
+            for (uint32_t i = 0; i < sizeof n_rows / sizeof *n_rows; i++)
+                check_many(kernel, set->quantise, i % 3 ? unit * (1 + i) : 768,
+                           1 + (3 * i + 2 * k) % KERNEL_PANELS, n_rows[i], &seed);
+        }
+    }
+}
+
 static void test_packing(void **state)
 {
     (void)state;
@@ -266,7 +325,7 @@ static void test_packing(void **state)
         for (uint32_t n_rows = 1; n_rows <= PANEL_ROWS; n_rows += 5) {
             uint32_t blocks = 3;
             struct operands o =
-                make_operands(packed_types[i], blocks * layout->block_columns, n_rows, &seed);
+                make_operands(packed_types[i], blocks * layout->block_columns, n_rows, 1, &seed);
             assert_int_equal(packed_panel_bytes(layout, o.n_cols), o.row_bytes * PANEL_ROWS);
             for (uint32_t r = 0; r < PANEL_ROWS; r++)
                 for (uint32_t b = 0; b < blocks; b++) {
@@ -285,8 +344,9 @@ static void test_packing(void **state)
 
 static bool asks_for(const struct kernel_set *set, enum act_form form)
 {
-    for (uint32_t k = 0; k < set->n_packed; k++)
-        if (set->packed[k].form == form)
+    const struct packed_kernel *kernel;
+    for (uint32_t k = 0; (kernel = kernel_at(set, k)); k++)
+        if (kernel->form == form)
             return true;
     return false;
 }
@@ -294,8 +354,8 @@ static bool asks_for(const struct kernel_set *set, enum act_form form)
 static void check_quantised(const struct kernel_set *set, const float *x, uint32_t n,
                             const char *what)
 {
-    static const enum act_form forms[] = {ACT_I8_256, ACT_I8_32, ACT_I16_256,
-                                          ACT_I16_32, ACT_BF16,  ACT_BF16_PAIRS};
+    static const enum act_form forms[] = {ACT_I8_256, ACT_I8_32,      ACT_I16_256,   ACT_I16_32,
+                                          ACT_BF16,   ACT_BF16_PAIRS, ACT_BF16_TILES};
     for (size_t f = 0; f < sizeof forms / sizeof *forms; f++) {
         uint8_t want[sizeof(struct act_bf16)], got[sizeof want];
         if (!asks_for(set, forms[f]))
@@ -348,14 +408,16 @@ static void test_activations(void **state)
     }
 }
 
-/* test_packed [SET]: an emulator takes minutes for each. */
+/* test_packed [SET [prompts]]: an emulator takes minutes for each. */
 int main(int argc, char **argv)
 {
     only = argc > 1 ? argv[1] : NULL;
+    prompts_only = argc > 2 && !strcmp(argv[2], "prompts");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_packing), cmocka_unit_test(test_activations),
         cmocka_unit_test(test_bits),    cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_company), cmocka_unit_test(test_two),
+        cmocka_unit_test(test_many),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,7 +64,7 @@ static void errors(const struct packed_kernel *kernel, act_quantise *quantise, f
     const struct packed_layout *layout = packed_layout(type);
     const struct tensor_type_info *info = tensor_type_info(type);
     static float w[PANEL_ROWS][COLS], x[ROWS_X][COLS];
-    static float out[ACT_ROWS_MAX * PANEL_ROWS] __attribute__((aligned(64)));
+    static float out[KERNEL_X * PANEL_ROWS] __attribute__((aligned(64)));
     uint64_t row_bytes, seed = 11;
     assert_true(tensor_type_bytes(type, COLS, &row_bytes));
     uint8_t *rows = malloc(row_bytes * PANEL_ROWS), *panel = malloc(row_bytes * PANEL_ROWS);
@@ -137,6 +137,8 @@ static void test_prompt_error(void **state)
     (void)state;
     for (uint32_t k = 0; k < kernel_set_scalar.n_prompt; k++) {
         const struct packed_kernel *twin = &kernel_set_scalar.prompt[k];
+        if (twin->type == TENSOR_BF16)
+            continue; /* rounded there in every class */
         check_errors(twin, act_quantise_scalar);
         if (kernel_for_prompt(twin->type))
             check_errors(kernel_for_prompt(twin->type), kernel_for_activations());

@@ -75,20 +75,26 @@ static bool has(const struct kernel_set *set, const struct packed_kernel *kernel
     for (uint32_t i = 0; i < set->n_packed; i++)
         if (&set->packed[i] == kernel)
             return true;
-    for (uint32_t i = 0; i < set->n_prompt; i++)
-        if (&set->prompt[i] == kernel)
-            return true;
     return false;
 }
 
 dots_two *kernel_for_two(const struct packed_kernel *kernel)
 {
     for (size_t s = 0; s < N_SETS; s++)
-        for (uint32_t i = 0; i < sets[s]->n_two; i++) {
-            const struct two_kernel *two = &sets[s]->two[i];
-            if (two->type == kernel->type && two->form == kernel->form && has(sets[s], kernel))
-                return two->dots;
-        }
+        for (uint32_t i = 0; i < sets[s]->n_two; i++)
+            if (sets[s]->two[i].type == kernel->type && has(sets[s], kernel))
+                return sets[s]->two[i].dots;
+    return NULL;
+}
+
+dots_many *kernel_for_many(const struct packed_kernel *kernel)
+{
+    for (size_t s = 0; s < N_SETS; s++)
+        for (uint32_t i = 0; i < sets[s]->n_prompt; i++)
+            if (&sets[s]->prompt[i] == kernel)
+                for (uint32_t k = 0; k < sets[s]->n_many; k++)
+                    if (sets[s]->many[k].type == kernel->type)
+                        return sets[s]->many[k].dots;
     return NULL;
 }
 

@@ -24,6 +24,8 @@
 #define KERNEL_ROWS PANEL_ROWS
 #define KERNEL_X    ACT_ROWS_MAX
 
+#define KERNEL_PANELS 8 /* that a kernel of prompt rows takes at once */
+
 /* Some rows of a matrix in its element type, row_bytes apart. Any byte alignment. */
 struct kernel_rows {
     const uint8_t *bytes; /* first byte of the first row */
@@ -58,9 +60,17 @@ struct packed_kernel {
 typedef void dots_two(const uint8_t *const panels[2], uint32_t n_cols, const struct act_rows *rows,
                       float *const out[2]);
 struct two_kernel {
-    enum tensor_type type; /* of the set's kernel that it equals, and its form */
-    enum act_form form;
+    enum tensor_type type; /* of the set's packed kernel that it equals */
     dots_two *dots;
+};
+
+/* The same bits for 1..KERNEL_PANELS panels that meet the same rows: these pass once for all panels,
+ * block of columns by block. out[i]: as of dots, for panels[i]. */
+typedef void dots_many(const uint8_t *const *panels, uint32_t n_panels, uint32_t n_cols,
+                       const struct act_rows *rows, float *const *out);
+struct many_kernel {
+    enum tensor_type type; /* of the set's prompt kernel that it equals */
+    dots_many *dots;
 };
 
 /* What the scales of weights are multiplied with that become bfloat16 by cutting off the lower half
@@ -77,7 +87,9 @@ struct kernel_set {
      * than `packed` gives, and the same for any number of rows. */
     const struct packed_kernel *prompt;
     uint32_t n_prompt;
-    const struct two_kernel *two; /* of packed and prompt kernels */
+    const struct many_kernel *many; /* of prompt kernels */
+    uint32_t n_many;
+    const struct two_kernel *two; /* of packed kernels */
     uint32_t n_two;
     /* One block of activations: act_quantise_scalar(), faster; NULL in sets without packed kernels. */
     act_quantise *quantise;
@@ -113,6 +125,8 @@ const struct packed_kernel *kernel_for_prompt(enum tensor_type type);
 void kernels_set_prompt(const struct kernel_set *set);
 /* Of the set that the kernel is from; NULL: one panel after the other is as good. */
 dots_two *kernel_for_two(const struct packed_kernel *kernel);
+/* Of the set that the prompt kernel is from; NULL: one panel after the other is as good. */
+dots_many *kernel_for_many(const struct packed_kernel *kernel);
 /* The fastest act_quantise_scalar() here. */
 act_quantise *kernel_for_activations(void);
 /* A thread that has used kernels calls this before it waits for more work than the next barrier. */

@@ -94,7 +94,8 @@ void packed_read_row(const struct packed_layout *layout, const uint8_t *panel, u
 _Static_assert(sizeof(struct act_256) == 320 && sizeof(struct act_32) == 320, "whole cache lines");
 _Static_assert(sizeof(struct act_wide_256) == 576 && sizeof(struct act_wide_32) == 576,
                "whole cache lines");
-_Static_assert(sizeof(struct act_bf16) == 1536 && sizeof(struct act_bf16_pairs) == 512,
+_Static_assert(sizeof(struct act_bf16) == 1536 && sizeof(struct act_bf16_pairs) == 512 &&
+                   sizeof(struct act_bf16_tiles) == 576,
                "whole cache lines");
 
 size_t act_block_bytes(enum act_form form)
@@ -106,6 +107,7 @@ size_t act_block_bytes(enum act_form form)
         [ACT_I16_32] = sizeof(struct act_wide_32),
         [ACT_BF16] = sizeof(struct act_bf16),
         [ACT_BF16_PAIRS] = sizeof(struct act_bf16_pairs),
+        [ACT_BF16_TILES] = sizeof(struct act_bf16_tiles),
     };
     return bytes[form];
 }
@@ -171,10 +173,10 @@ void act_quantise_scalar(enum act_form form, const float *x, uint32_t n, void *b
         round_to_bf16(padded, block);
         return;
     }
-    if (form == ACT_BF16_PAIRS) {
-        struct act_bf16_pairs *pairs = block;
+    if (form == ACT_BF16_PAIRS || form == ACT_BF16_TILES) {
+        uint16_t *q = block; /* what both begin with */
         for (uint32_t i = 0; i < ACT_COLUMNS; i++)
-            pairs->q[i] = f32_to_bf16(padded[i]);
+            q[i] = f32_to_bf16(padded[i]);
         return;
     }
     if (form == ACT_I8_256 || form == ACT_I16_256) {

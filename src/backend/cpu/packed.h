@@ -19,8 +19,8 @@
  * weights' scales are integers within 256 columns, so is the whole sum) or per 32 columns (the simple
  * formats). scale = largest magnitude / 127; a column is round-to-even(x / scale). A block without
  * finite values gets the scale NaN, and so does the result. Sums of columns serve the weights'
- * minima and offsets. Matrices of bfloat16 meet activations rounded to the same where the processor
- * multiplies such. Blocks are ordered [block][row]: a kernel walks all rows of a block.
+ * minima and offsets. Where the processor multiplies bfloat16, matrices of it meet activations rounded
+ * to the same, and prompt rows are rounded to it for all types. Blocks are ordered [block][row]: a kernel walks all rows of a block.
  */
 #ifndef SLUICE_BACKEND_CPU_PACKED_H
 #define SLUICE_BACKEND_CPU_PACKED_H
@@ -71,6 +71,7 @@ enum act_form {
     ACT_I16_32,     /* struct act_wide_32 */
     ACT_BF16,       /* struct act_bf16 */
     ACT_BF16_PAIRS, /* struct act_bf16_pairs */
+    ACT_BF16_TILES, /* struct act_bf16_tiles */
     ACT_FORMS
 };
 
@@ -120,6 +121,13 @@ struct act_bf16 {
 /* The same integers alone, where an instruction multiplies pairs of them. */
 struct act_bf16_pairs {
     uint16_t q[ACT_COLUMNS];
+};
+
+/* And where tiles of 16 rows are made of them: a line more, since rows 512 bytes apart would meet in
+ * an eighth of the sets of a cache. */
+struct act_bf16_tiles {
+    uint16_t q[ACT_COLUMNS];
+    uint16_t unused[32];
 };
 
 /* Activation rows of one kernel call. ACT_FLOAT: x[m] is [n_cols] floats; else the first block of a

@@ -454,7 +454,7 @@ static void dots_prompt(const struct prompt_type *t, const struct packed_layout 
                 prompt_weights(t, bytes, w);
             }
             for (uint32_t m = 0; m < rows->n; m++) {
-                const struct act_bf16_pairs *x =
+                const struct act_bf16_tiles *x =
                     (const void *)((const uint8_t *)rows->x[m] + k / 256 * rows->block_stride);
                 add_prompt(w + k % t->columns, x->q + k % 256, &out[m * PANEL_ROWS + r]);
             }
@@ -483,6 +483,29 @@ SCALAR_PROMPT(q5_1, TENSOR_Q5_1, 0, 32, BASES_BYTES)
 SCALAR_PROMPT(iq4_nl, TENSOR_IQ4_NL, 128, 32, BASES_WIDE_BYTES)
 SCALAR_PROMPT(mxfp4, TENSOR_MXFP4, 12, 32, BASES_BYTES)
 
+/* bfloat16 as it is: the bits of dots_bf16_bf16(). Zeros past the last column add nothing. */
+static void prompt_bf16(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,
+                        float *out)
+{
+    const struct packed_layout *layout = packed_layout(TENSOR_BF16);
+    memset(out, 0, rows->n * PANEL_ROWS * sizeof *out);
+    for (uint32_t r = 0; r < PANEL_ROWS; r++)
+        for (uint32_t k = 0; k < n_cols; k += 32) {
+            float w[32] = {0};
+            for (uint32_t i = 0; i < 32 && k + i < n_cols; i += 2) {
+                uint8_t pair[4];
+                packed_read_block(layout, panel, r, (k + i) / 2, pair);
+                w[i] = bf16_to_f32((uint16_t)load_u16(pair));
+                w[i + 1] = bf16_to_f32((uint16_t)load_u16(pair + 2));
+            }
+            for (uint32_t m = 0; m < rows->n; m++) {
+                const struct act_bf16_tiles *x =
+                    (const void *)((const uint8_t *)rows->x[m] + k / 256 * rows->block_stride);
+                add_prompt(w, x->q + k % 256, &out[m * PANEL_ROWS + r]);
+            }
+        }
+}
+
 static const struct packed_kernel kernels[] = {
     {"scalar q4_K x i8", TENSOR_Q4_K, ACT_I8_256, dots_q4_k},
     {"scalar q5_K x i8", TENSOR_Q5_K, ACT_I8_256, dots_q5_k},
@@ -507,19 +530,20 @@ static const struct packed_kernel kernels[] = {
 };
 
 static const struct packed_kernel prompt_kernels[] = {
-    {"scalar q4_K x bf16", TENSOR_Q4_K, ACT_BF16_PAIRS, prompt_q4_k},
-    {"scalar q5_K x bf16", TENSOR_Q5_K, ACT_BF16_PAIRS, prompt_q5_k},
-    {"scalar q6_K x bf16", TENSOR_Q6_K, ACT_BF16_PAIRS, prompt_q6_k},
-    {"scalar q2_K x bf16", TENSOR_Q2_K, ACT_BF16_PAIRS, prompt_q2_k},
-    {"scalar q3_K x bf16", TENSOR_Q3_K, ACT_BF16_PAIRS, prompt_q3_k},
-    {"scalar iq4_xs x bf16", TENSOR_IQ4_XS, ACT_BF16_PAIRS, prompt_iq4_xs},
-    {"scalar q8_0 x bf16", TENSOR_Q8_0, ACT_BF16_PAIRS, prompt_q8_0},
-    {"scalar q4_0 x bf16", TENSOR_Q4_0, ACT_BF16_PAIRS, prompt_q4_0},
-    {"scalar q4_1 x bf16", TENSOR_Q4_1, ACT_BF16_PAIRS, prompt_q4_1},
-    {"scalar q5_0 x bf16", TENSOR_Q5_0, ACT_BF16_PAIRS, prompt_q5_0},
-    {"scalar q5_1 x bf16", TENSOR_Q5_1, ACT_BF16_PAIRS, prompt_q5_1},
-    {"scalar iq4_nl x bf16", TENSOR_IQ4_NL, ACT_BF16_PAIRS, prompt_iq4_nl},
-    {"scalar mxfp4 x bf16", TENSOR_MXFP4, ACT_BF16_PAIRS, prompt_mxfp4},
+    {"scalar q4_K x bf16", TENSOR_Q4_K, ACT_BF16_TILES, prompt_q4_k},
+    {"scalar q5_K x bf16", TENSOR_Q5_K, ACT_BF16_TILES, prompt_q5_k},
+    {"scalar q6_K x bf16", TENSOR_Q6_K, ACT_BF16_TILES, prompt_q6_k},
+    {"scalar q2_K x bf16", TENSOR_Q2_K, ACT_BF16_TILES, prompt_q2_k},
+    {"scalar q3_K x bf16", TENSOR_Q3_K, ACT_BF16_TILES, prompt_q3_k},
+    {"scalar iq4_xs x bf16", TENSOR_IQ4_XS, ACT_BF16_TILES, prompt_iq4_xs},
+    {"scalar q8_0 x bf16", TENSOR_Q8_0, ACT_BF16_TILES, prompt_q8_0},
+    {"scalar q4_0 x bf16", TENSOR_Q4_0, ACT_BF16_TILES, prompt_q4_0},
+    {"scalar q4_1 x bf16", TENSOR_Q4_1, ACT_BF16_TILES, prompt_q4_1},
+    {"scalar q5_0 x bf16", TENSOR_Q5_0, ACT_BF16_TILES, prompt_q5_0},
+    {"scalar q5_1 x bf16", TENSOR_Q5_1, ACT_BF16_TILES, prompt_q5_1},
+    {"scalar iq4_nl x bf16", TENSOR_IQ4_NL, ACT_BF16_TILES, prompt_iq4_nl},
+    {"scalar mxfp4 x bf16", TENSOR_MXFP4, ACT_BF16_TILES, prompt_mxfp4},
+    {"scalar bf16 x bf16 of prompts", TENSOR_BF16, ACT_BF16_TILES, prompt_bf16},
 };
 
 const struct kernel_set kernel_set_scalar = {
@@ -531,23 +555,20 @@ const struct kernel_set kernel_set_scalar = {
     .quantise = act_quantise_scalar,
 };
 
-static bool is_bf16(enum act_form form)
+static bool is_integers(enum act_form form)
 {
-    return form == ACT_BF16 || form == ACT_BF16_PAIRS;
+    return form == ACT_I8_256 || form == ACT_I8_32 || form == ACT_I16_256 || form == ACT_I16_32;
 }
 
-/* Integers are the same in the wide forms. */
+/* Integers are the same in the wide forms. Prompt rows have a form of their own. */
 const struct packed_kernel *kernel_twin(const struct packed_kernel *kernel)
 {
-    for (uint32_t i = 0; i < kernel_set_scalar.n_packed; i++) {
-        const struct packed_kernel *twin = &kernel_set_scalar.packed[i];
+    const struct kernel_set *set = &kernel_set_scalar;
+    for (uint32_t i = 0; i < set->n_packed + set->n_prompt; i++) {
+        const struct packed_kernel *twin =
+            i < set->n_packed ? &set->packed[i] : &set->prompt[i - set->n_packed];
         if (twin->type == kernel->type &&
-            (twin->form == kernel->form || (!is_bf16(twin->form) && !is_bf16(kernel->form))))
-            return twin;
-    }
-    for (uint32_t i = 0; i < kernel_set_scalar.n_prompt; i++) {
-        const struct packed_kernel *twin = &kernel_set_scalar.prompt[i];
-        if (twin->type == kernel->type && twin->form == kernel->form)
+            (twin->form == kernel->form || (is_integers(twin->form) && is_integers(kernel->form))))
             return twin;
     }
     return NULL;

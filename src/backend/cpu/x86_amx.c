@@ -247,7 +247,7 @@ static const struct packed_kernel packed_kernels[] = {
 };
 
 static const struct two_kernel two_kernels[] = {
-    {TENSOR_BF16, ACT_BF16, amx_dots_two_bf16},
+    {TENSOR_BF16, amx_dots_two_bf16},
 };
 
 /* Tiles in use keep a core from its deepest sleep and are saved at every switch of threads. */
@@ -261,6 +261,10 @@ const struct kernel_set kernel_set_amx = {
     .name = "amx",
     .packed = packed_kernels,
     .n_packed = sizeof packed_kernels / sizeof *packed_kernels,
+    .prompt = amx_prompt_kernels,
+    .n_prompt = AMX_PROMPT_KERNELS,
+    .many = amx_many_kernels,
+    .n_many = AMX_PROMPT_KERNELS,
     .two = two_kernels,
     .n_two = sizeof two_kernels / sizeof *two_kernels,
     .quantise = amx_quantise,

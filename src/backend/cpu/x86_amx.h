@@ -82,6 +82,10 @@ AMX_KERNEL(mxfp4);
 /* x86_amx_bf16.c */
 AMX_KERNEL(bf16);
 #undef AMX_KERNEL
+/* x86_amx_prompt.c */
+#define AMX_PROMPT_KERNELS 14
+extern const struct packed_kernel amx_prompt_kernels[AMX_PROMPT_KERNELS];
+extern const struct many_kernel amx_many_kernels[AMX_PROMPT_KERNELS];
 dots_two amx_dots_two_bf16;
 act_quantise amx_quantise;
 

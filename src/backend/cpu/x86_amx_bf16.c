@@ -25,6 +25,14 @@
 
 void amx_quantise(enum act_form form, const float *x, uint32_t n, void *block)
 {
+    if (form == ACT_BF16_TILES) {
+        struct act_bf16_tiles *tiles = block;
+        for (uint32_t i = 0; i < ACT_COLUMNS; i += 16)
+            _mm256_storeu_si256((__m256i *)(void *)(tiles->q + i),
+                                _mm512_cvtepi32_epi16(rounded_to_bf16(some_floats(x, i, n))));
+        memset(tiles->unused, 0, sizeof tiles->unused);
+        return;
+    }
     if (form != ACT_BF16) {
         avx2_quantise(form, x, n, block);
         return;

@@ -281,13 +281,11 @@ static bool has_state(const struct kv *kv, uint32_t block)
     return !kv->any_state || block_names(kv, block)[kv->n_kv_places].page != NONE;
 }
 
-/* May the block stand for this part of the chain, as far as row classes go? */
-static bool class_fits(const struct kv *kv, const struct kv_chain *chain, uint32_t block)
+bool index_fits(const struct kv *kv, const struct kv_chain *chain, uint32_t block)
 {
-    if (!kv->config.reproducible || block == NONE)
-        return true;
     const struct kv_block *b = &kv->blocks[block];
-    return b->n_prompt == (chain->n_prompt < b->end ? chain->n_prompt : b->end);
+    uint32_t n_prompt = chain->n_prompt < b->end ? chain->n_prompt : b->end;
+    return kv->config.reproducible ? b->n_prompt == n_prompt : b->n_prompt <= n_prompt;
 }
 
 struct kv_match kv_match(struct kv *kv, struct kv_chain *chain, uint32_t limit)
@@ -300,7 +298,7 @@ struct kv_match kv_match(struct kv *kv, struct kv_chain *chain, uint32_t limit)
     n = n < chain->n_keys ? n : chain->n_keys;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t block = index_find(kv, chain, i), end = (i + 1) * kv->block_tokens;
-        if (!class_fits(kv, chain, block) || (block == NONE && kv->any_full))
+        if (block == NONE ? kv->any_full : !index_fits(kv, chain, block))
             break;
         bool usable = windows_complete(kv, &walk, block, end);
         if (block == NONE) /* no group needs it for ever */

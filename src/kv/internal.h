@@ -129,6 +129,9 @@ enum status index_create(struct kv *kv, struct error *err);
 void index_free(struct kv *kv);
 uint32_t index_find(const struct kv *kv, const struct kv_chain *chain, uint32_t number);
 uint32_t index_add(struct kv *kv, const struct kv_chain *chain, uint32_t number, uint32_t owner);
+/* May the block stand for its part of the chain, as far as numeric classes go? A prompt may go on from
+ * generated rows, unless all is to be reproducible; who resumes never gets prompt rows for its own. */
+bool index_fits(const struct kv *kv, const struct kv_chain *chain, uint32_t block);
 void index_drop(struct kv *kv, uint32_t block);
 void index_drop_if_empty(struct kv *kv, uint32_t block);
 /* A block names a page that a slot holds, unless it has one in that place. */

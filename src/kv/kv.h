@@ -56,7 +56,7 @@ struct kv_config {
     uint32_t max_extend;
     struct kv_group_config groups[KV_GROUPS_MAX];
     bool no_index;     /* nothing is shared or kept */
-    bool reproducible; /* a block is reused only where its prompt rows were prompt rows before */
+    bool reproducible; /* blocks are reused only where all rows have the class they had before */
     uint64_t seed;     /* secret: of the keys */
     uint64_t identity; /* what else tells contents apart: element type, adapter */
     uint32_t checkpoint_every; /* tokens, rounded up to where hits may end; 0: 2048 */

@@ -498,6 +498,14 @@ static void publish(struct kv *kv, uint32_t slot, uint32_t number)
 {
     struct kv_slot *s = &kv->slots[slot];
     uint32_t block = index_find(kv, s->chain, number);
+    if (block != NONE && !index_fits(kv, s->chain, block)) {
+        /* The same tokens in other classes: pages of both must not mix, and the newer ones are what
+         * the conversation's next turn finds. */
+        if (kv->blocks[block].owner != NONE)
+            return;
+        index_drop(kv, block);
+        block = NONE;
+    }
     if (block == NONE)
         block = index_add(kv, s->chain, number, NONE);
     if (block == NONE)

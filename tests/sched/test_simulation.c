@@ -1,8 +1,9 @@
 /*
- * A deterministic simulator of crowds: random pools, limits, arrivals with shared beginnings, forks,
- * priorities, keys, stops, cancels and pauses, on a backend that is memory only. Every page holds,
- * for each position, the hash of all tokens up to there, so a page that is reused wrongly, written
- * twice, copied too late or evicted too early shows as a wrong hash where a row reads it.
+ * A deterministic simulator of crowds: random pools, limits, arrivals with shared beginnings, next
+ * turns, forks, priorities, keys, stops, cancels and pauses, on a backend that is memory only. Every
+ * page holds, for each position, the hash of all tokens up to there, so a page that is reused wrongly,
+ * written twice, copied too late or evicted too early shows as a wrong hash where a row reads it.
+ * Where all is to be reproducible, the hash is of their numeric classes too.
  *
  * SLUICE_SIM_SEED (first seed), SLUICE_SIM_SEEDS (how many) and SLUICE_SIM_STEPS override the
  * defaults; a failure prints the seed that shows it.
@@ -28,7 +29,7 @@ struct client {
     struct sched_request request;
     struct kv_chain chain;
     int32_t tokens[MAX_CONTEXT];
-    uint64_t hashes[MAX_CONTEXT + 1]; /* of the first i tokens */
+    uint64_t hashes[MAX_CONTEXT + 1]; /* of the first i tokens, see append() */
     struct kv_key keys[MAX_CONTEXT];
     uint32_t next, slot; /* the only position that may come next, and where */
     uint32_t n_drawn, stop_after, scored;
@@ -132,20 +133,27 @@ static void sim_open(struct sim *sim)
 
 /* ---- clients ---------------------------------------------------------------------------------- */
 
-static void append(struct client *client, int32_t token, uint32_t at)
+static void append(const struct sim *sim, struct client *client, int32_t token, uint32_t at,
+                   bool generated)
 {
+    uint64_t row_class = generated && sim->kv_config.reproducible ? 1000 : 0;
     client->tokens[at] = token;
-    client->hashes[at + 1] = mix(client->hashes[at] * 31 + (uint64_t)token + 1);
+    client->hashes[at + 1] = mix(client->hashes[at] * 31 + (uint64_t)token + row_class + 1);
 }
 
-/* A prompt: the first part of one of a few documents, then something of its own. */
+/* A prompt: the first part of one of a few documents, or what somebody asked and was answered, then
+ * something of its own. */
 static void draw_prompt(struct sim *sim, struct client *client, uint32_t n)
 {
     uint32_t document = draw(sim, 3), shared = draw(sim, 4) ? draw(sim, n + 1) : n;
+    const struct client *before = &sim->clients[draw(sim, MAX_LIVE)];
+    bool turn = before != client && draw(sim, 3) == 0;
+    if (turn && shared > before->chain.n_tokens)
+        shared = before->chain.n_tokens;
     client->hashes[0] = 1;
     for (uint32_t i = 0; i < n; i++) {
         uint64_t x = i < shared ? mix(document * 1000 + i) : mix(sim->random + i);
-        append(client, (int32_t)(x % 1000), i);
+        append(sim, client, turn && i < shared ? before->tokens[i] : (int32_t)(x % 1000), i, false);
     }
 }
 
@@ -284,7 +292,7 @@ static void draw_token(struct sim *sim, struct client *client, uint32_t end)
     REQUIRE(sim, n == client->chain.n_prompt + client->n_drawn);
     REQUIRE(sim, n == end); /* else it was drawn before */
     if (n < MAX_CONTEXT)
-        append(client, (int32_t)(mix(client->hashes[n] + r->id % 3) % 1000), n);
+        append(sim, client, (int32_t)(mix(client->hashes[n] + r->id % 3) % 1000), n, true);
     client->n_drawn++;
     client->in_flight = true;
 }

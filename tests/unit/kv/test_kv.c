@@ -364,8 +364,37 @@ static void test_reproducible(void **state)
         kv_close(kv, 0);
         fill(&b, 60, TOKENS, 0);
         assert_int_equal(kv_match(kv, &b.chain, 59).cached, strict ? 16 : 40);
+        /* The next turn replaces what it could not use, so the turn after that finds all of it. */
+        open_slot(kv, 0, &b);
+        run(kv, 0, &b, 60);
+        kv_close(kv, 0);
+        check(kv);
+        assert_int_equal(kv_match(kv, &b.chain, 59).cached, 56);
+        assert_int_equal(kv_match(kv, &a.chain, 40).cached, strict ? 16 : 40);
         kv_free(kv);
     }
+}
+
+/* Who resumes gets no prompt rows for those that it had generated. */
+static void test_resumed_rows_keep_their_class(void **state)
+{
+    (void)state;
+    static struct sequence a, b;
+    struct kv *kv = pool_of(&plain);
+    fill(&b, 60, TOKENS, 0);
+    open_slot(kv, 0, &b);
+    run(kv, 0, &b, 60);
+    kv_close(kv, 0);
+    fill(&a, 40, TOKENS, 0);
+    a.chain.n_prompt = 20;
+    assert_int_equal(kv_match(kv, &a.chain, 40).cached, 16);
+    open_slot(kv, 0, &a);
+    run(kv, 0, &a, 40);
+    kv_close(kv, 0);
+    check(kv);
+    assert_int_equal(kv_match(kv, &a.chain, 40).cached, 40);
+    assert_int_equal(kv_match(kv, &b.chain, 59).cached, 56);
+    kv_free(kv);
 }
 
 static void test_window(void **state)
@@ -652,6 +681,7 @@ int main(void)
         cmocka_unit_test(test_computed_twice),
         cmocka_unit_test(test_eviction_order),
         cmocka_unit_test(test_reproducible),
+        cmocka_unit_test(test_resumed_rows_keep_their_class),
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_hit_within_pages),
         cmocka_unit_test(test_claim),

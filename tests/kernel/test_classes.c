@@ -99,9 +99,12 @@ static void build(struct kit *kit)
     add_linear(kit, TENSOR_Q8_0, q, rows, rows, false); /* quantised at its start */
     add_linear(kit, TENSOR_F32, v, rows, rows, false);
     add_gated(kit, TENSOR_Q4_K, TENSOR_Q4_K, TENSOR_Q6_K, add_norm(kit, rows), rows);
-    normed = add_norm(kit, rows);
-    add_experts(kit, normed, rows);
-    add_gated(kit, TENSOR_Q4_K, TENSOR_Q8_0, TENSOR_Q4_0, normed, rows); /* beside experts */
+    /* After one that quantises generated rows only, experts need all in the same form. */
+    struct view projected = kit_buffer(kit, "projected", WIDTH);
+    add_linear(kit, TENSOR_Q5_K, add_norm(kit, rows), projected, VIEW_NONE, false);
+    add_linear(kit, TENSOR_Q4_K, projected, rows, rows, false);
+    add_experts(kit, projected, rows);
+    add_gated(kit, TENSOR_Q4_K, TENSOR_Q8_0, TENSOR_Q4_0, projected, rows);
     add_gated(kit, TENSOR_BF16, TENSOR_F16, TENSOR_Q4_K, add_norm(kit, rows), rows);
     struct view selected = kit_select(kit, rows);
     struct op op = {.kind = OP_LOGITS};

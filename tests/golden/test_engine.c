@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "fixture.h"
+#include "scratch.h"
 #include "sluice.h"
 
 #define Q8   "models/pebble/pebble-q8_0.gguf"
@@ -650,10 +651,7 @@ static void test_slow_reader(void **state)
 static void copy_file(const char *from, const char *to)
 {
     struct buf bytes = fixture_read(from);
-    FILE *file = fopen(to, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes.data, 1, bytes.len, file), bytes.len);
-    assert_int_equal(fclose(file), 0);
+    scratch_write(to, bytes.data, bytes.len);
     buf_release(&bytes);
 }
 

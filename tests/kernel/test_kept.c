@@ -17,26 +17,10 @@
 #include "base/log.h"
 #include "fixture.h"
 #include "model/model.h"
+#include "scratch.h"
 #include "sluice.h"
 
 #define N_TOKENS 37
-
-static char folder[4096];
-
-static int fresh_folder(void **state)
-{
-    (void)state;
-    static int n;
-    snprintf(folder, sizeof folder, "%s/kept-%d", fixture_scratch(), n++);
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    (void)state;
-    fixture_remove_folder(folder);
-    return 0;
-}
 
 /* A row of /proc/self/maps is a file of the folder. */
 static bool is_mapped(void)
@@ -45,7 +29,7 @@ static bool is_mapped(void)
     bool found = false;
     FILE *maps = fopen("/proc/self/maps", "r");
     while (maps && fgets(line, sizeof line, maps))
-        found |= strstr(line, folder) && strstr(line, ".sluice");
+        found |= strstr(line, scratch_folder()) && strstr(line, ".sluice");
     if (maps)
         fclose(maps);
     return found;
@@ -54,7 +38,7 @@ static bool is_mapped(void)
 static int count_files(void)
 {
     int n = 0;
-    DIR *dir = opendir(folder);
+    DIR *dir = opendir(scratch_folder());
     for (struct dirent *entry; dir && (entry = readdir(dir)) != NULL;)
         n += strstr(entry->d_name, ".sluice") != NULL;
     if (dir)
@@ -112,7 +96,7 @@ static void check_model(const char *model)
     assert_false(mapped);
     int before = count_files();
     for (int start = 0; start < 3; start++) {
-        struct buf rows = evaluate(model, folder, false, &mapped);
+        struct buf rows = evaluate(model, scratch_folder(), false, &mapped);
         if (!same_bits(&expected, &rows) || mapped != (start > 0))
             fail_msg("%s: start %d %s a file", model, start, mapped ? "maps" : "does not map");
         assert_int_equal(count_files(), before + 1);
@@ -141,7 +125,7 @@ static void test_exact(void **state)
     bool mapped;
     const char *model = fixture_path("tests/data/arch/gguf/llama.gguf");
     struct buf expected = evaluate(model, NULL, true, &mapped);
-    struct buf rows = evaluate(model, folder, true, &mapped);
+    struct buf rows = evaluate(model, scratch_folder(), true, &mapped);
     assert_true(same_bits(&expected, &rows) && !mapped);
     assert_int_equal(count_files(), 0);
     buf_release(&expected);
@@ -151,9 +135,7 @@ static const char *copy_model(const char *from, const char *name)
 {
     const char *to = fixture_scratch_file(name);
     struct buf bytes = fixture_read(from);
-    FILE *file = fopen(to, "wb");
-    assert_true(file && fwrite(bytes.data, 1, bytes.len, file) == bytes.len);
-    assert_int_equal(fclose(file), 0);
+    scratch_write(to, bytes.data, bytes.len);
     buf_release(&bytes);
     return to;
 }
@@ -189,10 +171,10 @@ static void test_changed_model(void **state)
     close(fd);
     let_settle();
     struct buf expected = evaluate(model, NULL, false, &mapped);
-    struct buf rows = evaluate(model, folder, false, &mapped);
+    struct buf rows = evaluate(model, scratch_folder(), false, &mapped);
     assert_false(mapped);
     assert_true(same_bits(&expected, &rows));
-    rows = evaluate(model, folder, false, &mapped);
+    rows = evaluate(model, scratch_folder(), false, &mapped);
     assert_true(mapped);
     assert_true(same_bits(&expected, &rows));
     assert_int_equal(count_files(), 2);
@@ -208,7 +190,8 @@ static void test_young_model(void **state)
     const char *source = fixture_path("tests/data/arch/gguf/llama.gguf");
     for (int i = 0; i < 50 && !refused; i++) {
         int before = count_files();
-        struct buf rows = evaluate(copy_model(source, "young.gguf"), folder, false, &mapped);
+        struct buf rows =
+            evaluate(copy_model(source, "young.gguf"), scratch_folder(), false, &mapped);
         refused = count_files() == before;
         buf_release(&rows);
     }
@@ -230,9 +213,9 @@ static void test_other_name(void **state)
     snprintf(moved, sizeof moved, "%s", fixture_scratch_file("moved.gguf"));
     assert_int_equal(link(model, moved), 0);
     let_settle();
-    rows = evaluate(moved, folder, false, &mapped); /* linking moved it */
+    rows = evaluate(moved, scratch_folder(), false, &mapped); /* linking moved it */
     assert_true(same_bits(&expected, &rows) && !mapped);
-    rows = evaluate(model, folder, false, &mapped);
+    rows = evaluate(model, scratch_folder(), false, &mapped);
     assert_true(same_bits(&expected, &rows) && mapped);
     unlink(moved);
     buf_release(&expected);
@@ -260,10 +243,10 @@ static void test_damaged(void **state)
     char path[5000] = "";
     const char *model = fixture_path("models/pebble/pebble-q8_0.gguf");
     check_model(model);
-    DIR *dir = opendir(folder);
+    DIR *dir = opendir(scratch_folder());
     for (struct dirent *entry; dir && (entry = readdir(dir)) != NULL;)
         if (strstr(entry->d_name, ".sluice"))
-            snprintf(path, sizeof path, "%s/%s", folder, entry->d_name);
+            snprintf(path, sizeof path, "%s/%s", scratch_folder(), entry->d_name);
     closedir(dir);
     struct stat info;
     uint8_t byte;
@@ -273,9 +256,9 @@ static void test_damaged(void **state)
     assert_int_equal(pwrite(fd, &byte, 1, info.st_size / 2), 1);
     close(fd);
     struct buf expected = evaluate(model, NULL, false, &mapped);
-    struct buf rows = evaluate(model, folder, false, &mapped);
+    struct buf rows = evaluate(model, scratch_folder(), false, &mapped);
     assert_true(same_bits(&expected, &rows) && !mapped);
-    rows = evaluate(model, folder, false, &mapped);
+    rows = evaluate(model, scratch_folder(), false, &mapped);
     assert_true(same_bits(&expected, &rows) && mapped);
     buf_release(&expected);
 }
@@ -289,7 +272,7 @@ static void test_cut_while_packing(void **state)
     struct backend *backend;
     struct model *model;
     struct error err = {0};
-    struct backend_config config = {.n_threads = 2, .packed_cache = folder};
+    struct backend_config config = {.n_threads = 2, .packed_cache = scratch_folder()};
     for (int whole = 0; whole < 2; whole++) {
         let_settle();
         assert_ok(model_open(path, &model, &err), &err);
@@ -318,14 +301,10 @@ int main(void)
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_same_bits, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_exact, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_changed_model, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_young_model, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_other_name, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_no_folder, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_damaged, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_cut_while_packing, fresh_folder, remove_folder),
+        scratch_folder_test(test_same_bits),     scratch_folder_test(test_exact),
+        scratch_folder_test(test_changed_model), scratch_folder_test(test_young_model),
+        scratch_folder_test(test_other_name),    scratch_folder_test(test_no_folder),
+        scratch_folder_test(test_damaged),       scratch_folder_test(test_cut_while_packing),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     fixture_remove_folder(fixture_scratch());

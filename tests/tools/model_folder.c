@@ -8,16 +8,9 @@
 
 #include "base/json.h"
 #include "fixture.h"
+#include "scratch.h"
 
 static char folder[1100];
-
-static void write_text(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
-    assert_int_equal(fclose(file), 0);
-}
 
 void model_folder_file(const char *name, const char *text)
 {
@@ -28,7 +21,7 @@ void model_folder_file(const char *name, const char *text)
         mkdir(path, 0755);
     }
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    write_text(path, text);
+    scratch_write_text(path, text);
 }
 
 static const char *file_of(const char *fixture, const char *name)

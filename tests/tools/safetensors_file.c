@@ -1,9 +1,9 @@
 #include "safetensors_file.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "fixture.h"
+#include "scratch.h"
 
 void safetensors_file_add(struct safetensors_file *f, const char *name, const char *dtype,
                           unsigned n_dims, const uint64_t *dims, const void *bytes, size_t n)
@@ -16,28 +16,28 @@ void safetensors_file_add(struct safetensors_file *f, const char *name, const ch
     buf_append(&f->data, bytes, n);
 }
 
-static void put_file(const char *folder, const char *name, const struct str *parts, unsigned n)
-{
-    char path[1200];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    for (unsigned i = 0; i < n; i++)
-        assert_int_equal(fwrite(parts[i].data, 1, parts[i].len, file), parts[i].len);
-    assert_int_equal(fclose(file), 0);
-}
-
-void safetensors_file_write(struct safetensors_file *f, const char *folder, const char *config)
+void safetensors_file_put(struct safetensors_file *f, const char *path)
 {
     buf_append_char(&f->header, '}');
     while (f->header.len % 8)
         buf_append_char(&f->header, ' ');
     uint64_t length = f->header.len;
-    const struct str weights[] = {
-        {(const char *)&length, 8}, buf_str(&f->header), buf_str(&f->data)};
-    const struct str text = str_from(config);
-    put_file(folder, "model.safetensors", weights, 3);
-    put_file(folder, "config.json", &text, 1);
+    struct buf file = {0};
+    buf_append(&file, &length, sizeof length);
+    buf_append_str(&file, buf_str(&f->header));
+    buf_append_str(&file, buf_str(&f->data));
+    assert_false(file.failed);
+    scratch_write(path, file.data, file.len);
+    buf_release(&file);
     buf_release(&f->header);
     buf_release(&f->data);
+}
+
+void safetensors_file_write(struct safetensors_file *f, const char *folder, const char *config)
+{
+    char path[1200];
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    safetensors_file_put(f, path);
+    snprintf(path, sizeof path, "%s/config.json", folder);
+    scratch_write_text(path, config);
 }

@@ -1,4 +1,5 @@
-/* A model.safetensors with its config.json, written tensor by tensor: what tests of folders open. */
+/* A safetensors file, written tensor by tensor, alone or with its config.json: what tests of folders
+ * open. */
 #ifndef SLUICE_TESTS_SAFETENSORS_FILE_H
 #define SLUICE_TESTS_SAFETENSORS_FILE_H
 
@@ -15,7 +16,9 @@ struct safetensors_file {
 /* bytes: the tensor's n bytes, copied. */
 void safetensors_file_add(struct safetensors_file *f, const char *name, const char *dtype,
                           unsigned n_dims, const uint64_t *dims, const void *bytes, size_t n);
-/* Writes both files into an existing folder and clears f; fails the test where it cannot. */
+/* Writes the file and clears f; fails the test where it cannot. */
+void safetensors_file_put(struct safetensors_file *f, const char *path);
+/* The same as model.safetensors of an existing folder, and the config. */
 void safetensors_file_write(struct safetensors_file *f, const char *folder, const char *config);
 
 #endif

@@ -19,21 +19,24 @@
 #include "base/log.h"
 #include "fixture.h"
 #include "quant/tensor_type.h"
+#include "scratch.h"
 
 #define N_MATRICES 4
 #define PLENTY     ((uint64_t)1 << 30)
 
-static char folder[4096];
 static struct thread_pool *pool;
 
 struct model {
+    struct model *next;
     struct sidecar_matrix matrices[N_MATRICES];
     uint8_t *panels[N_MATRICES];
     struct packed_contents contents;
 };
 
-/* Some 3.5 MiB, so that pieces and chunks end inside matrices. */
-static void make_model(struct model *m, uint64_t id)
+static struct model *models; /* of this test */
+
+/* Some 3.5 MiB, so that pieces and chunks end inside matrices. It goes when the test ends. */
+static struct model *make_model(uint64_t id)
 {
     static const struct sidecar_matrix shapes[N_MATRICES] = {
         {.type = TENSOR_Q4_K, .count = 1, .n_rows = 1000, .n_cols = 2304},
@@ -41,6 +44,10 @@ static void make_model(struct model *m, uint64_t id)
         {.type = TENSOR_BF16, .count = 5, .n_rows = 100, .n_cols = 96},
         {.type = TENSOR_F16, .count = 1, .n_rows = 1600, .n_cols = 640},
     };
+    struct model *m = calloc(1, sizeof *m);
+    assert_non_null(m);
+    m->next = models;
+    models = m;
     memcpy(m->matrices, shapes, sizeof shapes);
     for (int i = 0; i < N_MATRICES; i++) {
         assert_true(sidecar_matrix_bytes(&m->matrices[i]));
@@ -50,19 +57,14 @@ static void make_model(struct model *m, uint64_t id)
     }
     m->contents = (struct packed_contents){.digest = {id, ~id}, .matrices = m->matrices};
     assert_true(sidecar_plan(m->matrices, N_MATRICES, &m->contents.layout));
-}
-
-static void free_model(struct model *m)
-{
-    for (int i = 0; i < N_MATRICES; i++)
-        free(m->panels[i]);
+    return m;
 }
 
 static struct packed_cache *open_cache(uint64_t most)
 {
     struct packed_cache *cache;
     struct error err = {0};
-    assert_ok(packed_cache_open(folder, most, &cache, &err), &err);
+    assert_ok(packed_cache_open(scratch_folder(), most, &cache, &err), &err);
     return cache;
 }
 
@@ -97,7 +99,7 @@ static const char *path_of(const struct model *m, const char *ending)
     char name[PACKED_NAME_BYTES];
     packed_name(&m->contents.digest, ending, name);
     which = !which;
-    snprintf(path[which], sizeof path[which], "%s/%s", folder, name);
+    snprintf(path[which], sizeof path[which], "%s/%s", scratch_folder(), name);
     return path[which];
 }
 
@@ -106,20 +108,21 @@ static bool exists(const char *path)
     return access(path, F_OK) == 0;
 }
 
-/* A folder that is not there yet, for each test. */
-static int fresh_folder(void **state)
+static void expect_removal(struct model *m)
 {
-    (void)state;
-    static int n;
-    snprintf(folder, sizeof folder, "%s/packed-%d", fixture_scratch(), n++);
-    return 0;
+    assert_false(is_found(m));
+    assert_false(exists(path_of(m, ".sluice")));
 }
 
-static int remove_folder(void **state)
+static int end(void **state)
 {
-    (void)state;
-    fixture_remove_folder(folder);
-    return 0;
+    for (struct model *m; (m = models) != NULL;) {
+        models = m->next;
+        for (int i = 0; i < N_MATRICES; i++)
+            free(m->panels[i]);
+        free(m);
+    }
+    return scratch_folder_end(state);
 }
 
 /* ---- the ordinary way ------------------------------------------------------------------------- */
@@ -127,24 +130,20 @@ static int remove_folder(void **state)
 static void test_kept_and_found(void **state)
 {
     (void)state;
-    struct model a, b;
+    struct model *a = make_model(1), *b = make_model(2);
     struct stat info;
-    make_model(&a, 1);
-    make_model(&b, 2);
-    assert_false(is_found(&a));
-    keep(&a, PLENTY);
-    assert_true(is_found(&a));
-    assert_false(is_found(&b));
-    keep(&b, PLENTY);
-    assert_true(is_found(&a) && is_found(&b));
-    assert_int_equal(stat(folder, &info), 0);
+    assert_false(is_found(a));
+    keep(a, PLENTY);
+    assert_true(is_found(a));
+    assert_false(is_found(b));
+    keep(b, PLENTY);
+    assert_true(is_found(a) && is_found(b));
+    assert_int_equal(stat(scratch_folder(), &info), 0);
     assert_int_equal(info.st_mode & 0777, 0700);
-    assert_int_equal(stat(path_of(&a, ".sluice"), &info), 0);
+    assert_int_equal(stat(path_of(a, ".sluice"), &info), 0);
     assert_int_equal(info.st_mode & 0777, 0600);
-    assert_int_equal(info.st_size, a.contents.layout.file_bytes);
-    assert_false(exists(path_of(&a, ".tmp")));
-    free_model(&a);
-    free_model(&b);
+    assert_int_equal(info.st_size, a->contents.layout.file_bytes);
+    assert_false(exists(path_of(a, ".tmp")));
 }
 
 static void test_no_folder(void **state)
@@ -153,7 +152,7 @@ static void test_no_folder(void **state)
     struct packed_cache *cache;
     struct error err = {0};
     char path[5000];
-    snprintf(path, sizeof path, "%s/no/such", folder);
+    snprintf(path, sizeof path, "%s/no/such", scratch_folder());
     assert_int_equal(packed_cache_open(path, PLENTY, &cache, &err), STATUS_DISK);
     assert_true(cache == NULL && strstr(err.message, "/no/such"));
     assert_int_equal(packed_cache_open("/dev/null", PLENTY, &cache, &err), STATUS_DISK);
@@ -175,9 +174,8 @@ static void flip(const char *path, off_t at)
 static void test_damaged_files_go(void **state)
 {
     (void)state;
-    struct model m;
-    make_model(&m, 3);
-    const struct sidecar_layout *layout = &m.contents.layout;
+    struct model *m = make_model(3);
+    const struct sidecar_layout *layout = &m->contents.layout;
     const uint64_t places[] = {0,
                                9,
                                17,
@@ -188,15 +186,14 @@ static void test_damaged_files_go(void **state)
                                150,
                                300,
                                layout->data_offset,
-                               layout->data_offset + m.matrices[0].bytes / 2,
-                               layout->data_offset + m.matrices[3].offset,
+                               layout->data_offset + m->matrices[0].bytes / 2,
+                               layout->data_offset + m->matrices[3].offset,
                                layout->file_bytes - 1};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
-        keep(&m, PLENTY);
-        assert_true(is_found(&m));
-        flip(path_of(&m, ".sluice"), (off_t)places[i]);
-        assert_false(is_found(&m));
-        assert_false(exists(path_of(&m, ".sluice")));
+        keep(m, PLENTY);
+        assert_true(is_found(m));
+        flip(path_of(m, ".sluice"), (off_t)places[i]);
+        expect_removal(m);
     }
     const uint64_t sizes[] = {0,
                               1,
@@ -207,78 +204,66 @@ static void test_damaged_files_go(void **state)
                               layout->file_bytes - 1,
                               layout->file_bytes + 1};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        keep(&m, PLENTY);
-        assert_int_equal(truncate(path_of(&m, ".sluice"), (off_t)sizes[i]), 0);
-        assert_false(is_found(&m));
-        assert_false(exists(path_of(&m, ".sluice")));
+        keep(m, PLENTY);
+        assert_int_equal(truncate(path_of(m, ".sluice"), (off_t)sizes[i]), 0);
+        expect_removal(m);
     }
-    free_model(&m);
 }
 
 /* A whole file under another digest's name; and of the digest, but with other shapes. */
 static void test_wrong_contents(void **state)
 {
     (void)state;
-    struct model a, b;
-    make_model(&a, 4);
-    make_model(&b, 5);
-    keep(&a, PLENTY);
-    assert_int_equal(rename(path_of(&a, ".sluice"), path_of(&b, ".sluice")), 0);
-    assert_false(is_found(&b));
-    assert_false(exists(path_of(&b, ".sluice")));
-    keep(&a, PLENTY);
-    b.contents.digest = a.contents.digest;
-    b.matrices[1].n_rows = 18; /* as many panels */
-    assert_false(is_found(&b));
-    assert_false(exists(path_of(&a, ".sluice")));
-    free_model(&a);
-    free_model(&b);
+    struct model *a = make_model(4), *b = make_model(5);
+    keep(a, PLENTY);
+    assert_int_equal(rename(path_of(a, ".sluice"), path_of(b, ".sluice")), 0);
+    expect_removal(b);
+    keep(a, PLENTY);
+    b->contents.digest = a->contents.digest;
+    b->matrices[1].n_rows = 18; /* as many panels */
+    expect_removal(b);          /* a's file, by that digest */
 }
 
 static void test_cut_while_mapped(void **state)
 {
     (void)state;
-    struct model m;
-    make_model(&m, 6);
-    keep(&m, PLENTY);
+    struct model *m = make_model(6);
+    keep(m, PLENTY);
     struct packed_cache *cache = open_cache(PLENTY);
-    const uint8_t *data = packed_cache_find(cache, &m.contents, pool);
+    const uint8_t *data = packed_cache_find(cache, &m->contents, pool);
     assert_non_null(data);
     assert_false(packed_cache_damaged(cache));
-    assert_int_equal(truncate(path_of(&m, ".sluice"), 4096), 0);
-    assert_false(is_right(&m, data)); /* zeros, and no signal */
+    assert_int_equal(truncate(path_of(m, ".sluice"), 4096), 0);
+    assert_false(is_right(m, data)); /* zeros, and no signal */
     assert_true(packed_cache_damaged(cache));
     packed_cache_close(cache);
-    free_model(&m);
 }
 
 /* Not used, and not removed either. */
 static void test_not_ours(void **state)
 {
     (void)state;
-    struct model m;
-    make_model(&m, 7);
-    keep(&m, PLENTY);
-    const char *path = path_of(&m, ".sluice"), *away = path_of(&m, ".away");
+    struct model *m = make_model(7);
+    keep(m, PLENTY);
+    const char *path = path_of(m, ".sluice"), *away = path_of(m, ".away");
     assert_int_equal(chmod(path, 0622), 0);
-    assert_false(is_found(&m));
+    assert_false(is_found(m));
     assert_int_equal(chmod(path, 0600), 0);
-    assert_true(is_found(&m));
+    assert_true(is_found(m));
     assert_int_equal(rename(path, away), 0);
     assert_int_equal(symlink(away, path), 0);
-    assert_false(is_found(&m));
+    assert_false(is_found(m));
     assert_int_equal(unlink(path), 0);
     assert_int_equal(mkfifo(path, 0600), 0);
-    assert_false(is_found(&m)); /* and does not wait for a writer */
+    assert_false(is_found(m)); /* and does not wait for a writer */
     assert_true(exists(path));
     if (geteuid() == 0) {
         assert_int_equal(unlink(path), 0);
         assert_int_equal(rename(away, path), 0);
         assert_int_equal(chown(path, 12345, (gid_t)-1), 0);
-        assert_false(is_found(&m));
+        assert_false(is_found(m));
         assert_true(exists(path));
     }
-    free_model(&m);
 }
 
 /* ---- room -------------------------------------------------------------------------------------- */
@@ -292,80 +277,62 @@ static void set_age(const struct model *m, time_t seconds)
 static void test_bound(void **state)
 {
     (void)state;
-    struct model m[4];
+    struct model *m[4];
     for (uint64_t i = 0; i < 4; i++)
-        make_model(&m[i], 10 + i);
-    uint64_t bytes = m[0].contents.layout.file_bytes;
-    keep(&m[0], bytes - 1); /* larger than all there is */
-    assert_false(is_found(&m[0]));
+        m[i] = make_model(10 + i);
+    uint64_t bytes = m[0]->contents.layout.file_bytes;
+    keep(m[0], bytes - 1); /* larger than all there is */
+    assert_false(is_found(m[0]));
     for (int i = 0; i < 2; i++)
-        keep(&m[i], 2 * bytes);
-    set_age(&m[0], 10);
-    set_age(&m[1], 20);
-    keep(&m[2], 2 * bytes); /* m[1] was used least recently */
-    assert_false(exists(path_of(&m[1], ".sluice")));
-    assert_true(is_found(&m[0]) && is_found(&m[2]));
-    set_age(&m[0], 20);
-    set_age(&m[2], 10);
-    assert_true(is_found(&m[0])); /* used now: m[2] is next */
-    keep(&m[3], 2 * bytes);
-    assert_false(exists(path_of(&m[2], ".sluice")));
-    assert_true(is_found(&m[0]) && is_found(&m[3]));
-    for (int i = 0; i < 4; i++)
-        free_model(&m[i]);
+        keep(m[i], 2 * bytes);
+    set_age(m[0], 10);
+    set_age(m[1], 20);
+    keep(m[2], 2 * bytes); /* m[1] was used least recently */
+    assert_false(exists(path_of(m[1], ".sluice")));
+    assert_true(is_found(m[0]) && is_found(m[2]));
+    set_age(m[0], 20);
+    set_age(m[2], 10);
+    assert_true(is_found(m[0])); /* used now: m[2] is next */
+    keep(m[3], 2 * bytes);
+    assert_false(exists(path_of(m[2], ".sluice")));
+    assert_true(is_found(m[0]) && is_found(m[3]));
 }
 
 static void test_in_use_stays(void **state)
 {
     (void)state;
-    struct model a, b;
-    make_model(&a, 20);
-    make_model(&b, 21);
-    uint64_t bytes = a.contents.layout.file_bytes;
-    keep(&a, bytes);
+    struct model *a = make_model(20), *b = make_model(21);
+    uint64_t bytes = a->contents.layout.file_bytes;
+    keep(a, bytes);
     struct packed_cache *user = open_cache(bytes);
-    const uint8_t *data = packed_cache_find(user, &a.contents, pool);
+    const uint8_t *data = packed_cache_find(user, &a->contents, pool);
     assert_non_null(data);
-    keep(&b, bytes);
-    assert_false(exists(path_of(&b, ".sluice")));
-    assert_true(exists(path_of(&a, ".sluice")) && is_right(&a, data));
+    keep(b, bytes);
+    assert_false(exists(path_of(b, ".sluice")));
+    assert_true(exists(path_of(a, ".sluice")) && is_right(a, data));
     packed_cache_close(user);
-    keep(&b, bytes);
-    assert_true(is_found(&b));
-    assert_false(is_found(&a));
-    free_model(&a);
-    free_model(&b);
-}
-
-static void write_text(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
+    keep(b, bytes);
+    assert_true(is_found(b));
+    assert_false(is_found(a));
 }
 
 /* What a crash left goes; what is not ours stays, and does not count. */
 static void test_leftovers(void **state)
 {
     (void)state;
-    struct model a, b;
+    struct model *a = make_model(22), *b = make_model(23);
     char other[5000], similar[5000];
-    make_model(&a, 22);
-    make_model(&b, 23);
-    keep(&a, PLENTY);
-    snprintf(other, sizeof other, "%s/notes.sluice", folder);
-    snprintf(similar, sizeof similar, "%s/packed-0123.sluice", folder);
-    write_text(other, "mine");
-    write_text(similar, "mine too");
-    write_text(path_of(&a, ".tmp"), "half");
-    write_text(path_of(&b, ".tmp"), "half");
-    keep(&b, 2 * a.contents.layout.file_bytes);
-    assert_true(is_found(&a) && is_found(&b));
-    assert_false(exists(path_of(&a, ".tmp")) || exists(path_of(&b, ".tmp")));
+    keep(a, PLENTY);
+    snprintf(other, sizeof other, "%s/notes.sluice", scratch_folder());
+    snprintf(similar, sizeof similar, "%s/packed-0123.sluice", scratch_folder());
+    scratch_write_text(other, "mine");
+    scratch_write_text(similar, "mine too");
+    scratch_write_text(path_of(a, ".tmp"), "half");
+    scratch_write_text(path_of(b, ".tmp"), "half");
+    keep(b, 2 * a->contents.layout.file_bytes);
+    assert_true(is_found(a) && is_found(b));
+    assert_false(exists(path_of(a, ".tmp")) || exists(path_of(b, ".tmp")));
     assert_true(exists(other) && exists(similar));
-    free_model(&a);
-    free_model(&b);
 }
 
 /* ---- writers ----------------------------------------------------------------------------------- */
@@ -375,34 +342,31 @@ static void test_many_writers(void **state)
 {
     (void)state;
     enum { N = 8 };
-    struct model m[N];
+    struct model *m[N];
     struct packed_cache *caches[N];
     for (uint64_t i = 0; i < N; i++) {
-        make_model(&m[i], i < N / 2 ? 30 : 30 + i);
+        m[i] = make_model(i < N / 2 ? 30 : 30 + i);
         caches[i] = open_cache(PLENTY);
     }
     for (int i = 0; i < N; i++)
-        packed_cache_keep(caches[i], &m[i].contents, (const uint8_t *const *)m[i].panels);
+        packed_cache_keep(caches[i], &m[i]->contents, (const uint8_t *const *)m[i]->panels);
     /* Who closes while another holds the lock gives up: wait until all that can be there is. */
     for (int i = 0; i < N; i++)
-        for (int tries = 0; tries < 3000 && !exists(path_of(&m[i], ".sluice")); tries++)
+        for (int tries = 0; tries < 3000 && !exists(path_of(m[i], ".sluice")); tries++)
             usleep(10000);
     for (int i = 0; i < N; i++) {
         packed_cache_close(caches[i]);
-        assert_true(is_found(&m[i]));
-        assert_false(exists(path_of(&m[i], ".tmp")));
+        assert_true(is_found(m[i]));
+        assert_false(exists(path_of(m[i], ".tmp")));
     }
-    for (int i = 0; i < N; i++)
-        free_model(&m[i]);
 }
 
 static void test_two_processes(void **state)
 {
     (void)state;
     enum { N = 4 };
-    struct model m;
+    struct model *m = make_model(50);
     pid_t children[N];
-    make_model(&m, 50);
     thread_pool_free(pool); /* a process of one thread is what may be doubled */
     pool = NULL;
     for (int i = 0; i < N; i++) {
@@ -410,9 +374,9 @@ static void test_two_processes(void **state)
         assert_true(children[i] >= 0);
         if (children[i] == 0) {
             struct packed_cache *cache;
-            if (packed_cache_open(folder, PLENTY, &cache, NULL) != STATUS_OK)
+            if (packed_cache_open(scratch_folder(), PLENTY, &cache, NULL) != STATUS_OK)
                 _exit(1);
-            packed_cache_keep(cache, &m.contents, (const uint8_t *const *)m.panels);
+            packed_cache_keep(cache, &m->contents, (const uint8_t *const *)m->panels);
             packed_cache_close(cache);
             _exit(0);
         }
@@ -423,43 +387,38 @@ static void test_two_processes(void **state)
         assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
     }
     assert_int_equal(thread_pool_create(2, NULL, &pool, NULL), STATUS_OK);
-    assert_true(is_found(&m)); /* the one that had the lock wrote */
-    assert_false(exists(path_of(&m, ".tmp")));
-    free_model(&m);
+    assert_true(is_found(m)); /* the one that had the lock wrote */
+    assert_false(exists(path_of(m, ".tmp")));
 }
 
 /* Somebody else writes all the time: closing does not wait for the lock. */
 static void test_lock_taken(void **state)
 {
     (void)state;
-    struct model m;
+    struct model *m = make_model(60);
     char path[5000];
-    make_model(&m, 60);
-    assert_int_equal(mkdir(folder, 0700), 0);
-    snprintf(path, sizeof path, "%s/lock", folder);
+    assert_int_equal(mkdir(scratch_folder(), 0700), 0);
+    snprintf(path, sizeof path, "%s/lock", scratch_folder());
     int fd = open(path, O_RDWR | O_CREAT, 0600);
     assert_true(fd >= 0 && flock(fd, LOCK_EX) == 0);
-    keep(&m, PLENTY);
-    assert_false(is_found(&m));
+    keep(m, PLENTY);
+    assert_false(is_found(m));
     close(fd);
-    keep(&m, PLENTY);
-    assert_true(is_found(&m));
-    free_model(&m);
+    keep(m, PLENTY);
+    assert_true(is_found(m));
 }
 
 /* A file that somebody locks for good is not waited for. */
 static void test_file_locked(void **state)
 {
     (void)state;
-    struct model m;
-    make_model(&m, 61);
-    keep(&m, PLENTY);
-    int fd = open(path_of(&m, ".sluice"), O_RDONLY);
+    struct model *m = make_model(61);
+    keep(m, PLENTY);
+    int fd = open(path_of(m, ".sluice"), O_RDONLY);
     assert_true(fd >= 0 && flock(fd, LOCK_EX) == 0);
-    assert_false(is_found(&m));
+    assert_false(is_found(m));
     close(fd);
-    assert_true(is_found(&m));
-    free_model(&m);
+    assert_true(is_found(m));
 }
 
 static int start(void **state)
@@ -477,22 +436,24 @@ static int stop(void **state)
     return 0;
 }
 
+#define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, scratch_folder_begin, end)
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_kept_and_found, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_no_folder, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_damaged_files_go, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_wrong_contents, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_cut_while_mapped, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_not_ours, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_bound, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_in_use_stays, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_leftovers, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_many_writers, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_two_processes, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_lock_taken, fresh_folder, remove_folder),
-        cmocka_unit_test_setup_teardown(test_file_locked, fresh_folder, remove_folder),
+        WITH_FOLDER(test_kept_and_found),
+        WITH_FOLDER(test_no_folder),
+        WITH_FOLDER(test_damaged_files_go),
+        WITH_FOLDER(test_wrong_contents),
+        WITH_FOLDER(test_cut_while_mapped),
+        WITH_FOLDER(test_not_ours),
+        WITH_FOLDER(test_bound),
+        WITH_FOLDER(test_in_use_stays),
+        WITH_FOLDER(test_leftovers),
+        WITH_FOLDER(test_many_writers),
+        WITH_FOLDER(test_two_processes),
+        WITH_FOLDER(test_lock_taken),
+        WITH_FOLDER(test_file_locked),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

@@ -6,6 +6,7 @@
 #include "bench/load.h"
 #include "bench/sse.h"
 #include "fixture.h"
+#include "scratch.h"
 
 static void quantiles(void **state)
 {
@@ -102,14 +103,12 @@ static void traces_are_replayed(void **state)
     (void)state;
     char path[512];
     snprintf(path, sizeof path, "%s/trace.json", fixture_scratch());
-    FILE *file = fopen(path, "w");
-    fputs(
+    scratch_write_text(
+        path,
         "[{\"traj\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"u\"},"
         "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"a\"}],\"x\":1},"
         "{\"role\":\"tool\",\"tool_call_id\":\"a\",\"content\":\"t\"},"
-        "{\"role\":\"assistant\",\"content\":\"12345678\"}]}]",
-        file);
-    fclose(file);
+        "{\"role\":\"assistant\",\"content\":\"12345678\"}]}]");
     struct load_plan *plan = plan_of(LOAD_TRACE, path);
     struct load_talk talk = {0};
     uint32_t max_tokens;

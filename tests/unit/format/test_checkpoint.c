@@ -13,6 +13,7 @@
 #include "format/checkpoint.h"
 #include "format/gguf.h"
 #include "gguf_image.h"
+#include "scratch.h"
 
 struct fixture {
     const char *name, *arch;             /* arch NULL: no GGUF twin */
@@ -217,24 +218,16 @@ static void test_pebble(void **state)
     checkpoint_close(small);
 }
 
-static void put_file(const char *path, const void *data, size_t n)
-{
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, n, file), n);
-    assert_int_equal(fclose(file), 0);
-}
-
 static void put_line(const char *name, const char *text)
 {
-    put_file(fixture_scratch_file(name), text, strlen(text));
+    scratch_write_text(fixture_scratch_file(name), text);
 }
 
 /* Copies a committed file into the scratch folder. */
 static void put_copy(const char *name, const char *relative)
 {
     struct buf data = fixture_read(fixture_path(relative));
-    put_file(fixture_scratch_file(name), data.data, data.len);
+    scratch_write(fixture_scratch_file(name), data.data, data.len);
     buf_release(&data);
 }
 

@@ -10,6 +10,8 @@
 #include "fixture.h"
 #include "format/checkpoint.h"
 #include "format/gguf_writer.h"
+#include "safetensors_file.h"
+#include "scratch.h"
 
 #define PARTS 3
 
@@ -156,45 +158,20 @@ static void test_split_refused(void **state)
 
 /* ---- safetensors ------------------------------------------------------------------------------- */
 
-static void put_text(const char *name, const char *text)
-{
-    FILE *file = fopen(fixture_scratch_file(name), "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
-    assert_int_equal(fclose(file), 0);
-}
-
 /* Tensors [first, end) as one file, and their lines of the index. */
 static void write_shard(const char *name, const struct checkpoint *whole, size_t first, size_t end,
                         struct buf *map)
 {
-    struct buf header = {0};
-    uint64_t at = 0;
+    struct safetensors_file f = {0};
     for (size_t i = first; i < end; i++) {
         const struct tensor *t = checkpoint_tensor_at(whole, i);
-        buf_printf(&header, "%s\"%.*s\":{\"dtype\":\"%s\",\"shape\":[", i > first ? "," : "{",
-                   STR_ARG(t->name), tensor_type_name(t->type));
-        for (uint32_t d = 0; d < t->n_dims; d++)
-            buf_printf(&header, "%s%llu", d ? "," : "", (unsigned long long)t->dims[d]);
-        buf_printf(&header, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
-                   (unsigned long long)(at + t->bytes));
-        at += t->bytes;
-        buf_printf(map, "%s\"%.*s\":\"%s\"", map->len ? "," : "", STR_ARG(t->name), name);
+        char tensor[128];
+        snprintf(tensor, sizeof tensor, "%.*s", STR_ARG(t->name));
+        safetensors_file_add(&f, tensor, tensor_type_name(t->type), t->n_dims, t->dims, t->data,
+                             t->bytes);
+        buf_printf(map, "%s\"%s\":\"%s\"", map->len ? "," : "", tensor, name);
     }
-    buf_append_char(&header, '}');
-    while (header.len % 8)
-        buf_append_char(&header, ' ');
-    FILE *file = fopen(fixture_scratch_file(name), "wb");
-    assert_non_null(file);
-    uint64_t length = header.len;
-    assert_int_equal(fwrite(&length, 8, 1, file), 1);
-    assert_int_equal(fwrite(header.data, 1, header.len, file), header.len);
-    for (size_t i = first; i < end; i++) {
-        const struct tensor *t = checkpoint_tensor_at(whole, i);
-        assert_int_equal(fwrite(t->data, 1, t->bytes, file), t->bytes);
-    }
-    assert_int_equal(fclose(file), 0);
-    buf_release(&header);
+    safetensors_file_put(&f, fixture_scratch_file(name));
 }
 
 static void write_index(const struct buf *map)
@@ -202,7 +179,7 @@ static void write_index(const struct buf *map)
     struct buf text = {0};
     buf_printf(&text, "{\"metadata\":{\"total_size\":1},\"weight_map\":{%.*s}}",
                STR_ARG(buf_str(map)));
-    put_text("model.safetensors.index.json", text.data);
+    scratch_write_text(fixture_scratch_file("model.safetensors.index.json"), text.data);
     buf_release(&text);
 }
 
@@ -212,7 +189,7 @@ static void test_shards(void **state)
     struct checkpoint *whole = open_path(fixture_path("tests/data/arch/hf/llama"));
     size_t n = checkpoint_tensor_count(whole);
     struct buf map = {0};
-    put_text("config.json", "{\"model_type\":\"llama\"}");
+    scratch_write_text(fixture_scratch_file("config.json"), "{\"model_type\":\"llama\"}");
     write_shard("model-00001-of-00002.safetensors", whole, 0, 7, &map);
     write_shard("model-00002-of-00002.safetensors", whole, 7, n, &map);
     write_index(&map);
@@ -262,9 +239,9 @@ static void test_index_refused(void **state)
         {"{\"weight_map\":{\"a\":\"absent.safetensors\"}}", STATUS_DISK, "absent.safetensors"},
         {"{\"weight_map\":{\"a\":\"config.json\"}}", STATUS_MODEL, "config.json"},
     };
-    put_text("config.json", "{\"model_type\":\"llama\"}");
+    scratch_write_text(fixture_scratch_file("config.json"), "{\"model_type\":\"llama\"}");
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        put_text("model.safetensors.index.json", cases[i].text);
+        scratch_write_text(fixture_scratch_file("model.safetensors.index.json"), cases[i].text);
         refuse(fixture_scratch(), cases[i].status, cases[i].says);
     }
     struct buf many = {0};
@@ -273,10 +250,10 @@ static void test_index_refused(void **state)
         char name[32];
         snprintf(name, sizeof name, "s%d", i);
         buf_printf(&many, "%s\"t%d\":\"%s\"", i ? "," : "", i, name);
-        put_text(name, "{}");
+        scratch_write_text(fixture_scratch_file(name), "{}");
     }
     buf_append_cstr(&many, "}}");
-    put_text("model.safetensors.index.json", many.data);
+    scratch_write_text(fixture_scratch_file("model.safetensors.index.json"), many.data);
     refuse(fixture_scratch(), STATUS_MODEL, "not a safetensors file");
     buf_release(&many);
 }

@@ -17,6 +17,7 @@
 #include "fixture.h"
 #include "hw/hardware.h"
 #include "hw/sources.h"
+#include "scratch.h"
 
 static struct hardware detect(void)
 {
@@ -129,10 +130,7 @@ static void put_file(const char *root, const char *path, const char *text)
         mkdir(full, 0777);
         *slash = '/';
     }
-    FILE *file = fopen(full, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
+    scratch_write_text(full, text);
 }
 
 /* A folder with 1000 MiB of memory, 800 of them available. */
@@ -365,14 +363,6 @@ static void cache_file(const char *folder, char *out, size_t size)
     assert_int_equal(n, 1);
 }
 
-static void write_text(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-}
-
 static void test_bandwidth_is_remembered(void **state)
 {
     (void)state;
@@ -390,7 +380,7 @@ static void test_bandwidth_is_remembered(void **state)
     assert_ok(hardware_bandwidth(&hw, 1, false, &again, &err), &err);
     assert_true(fabs(again - rate) < 1e-5 * rate);
 
-    write_text(path, "{\"bytes_per_second\": 1.25e9}");
+    scratch_write_text(path, "{\"bytes_per_second\": 1.25e9}");
     assert_ok(hardware_bandwidth(&hw, 1, false, &again, &err), &err);
     assert_true(again == 1.25e9);
     static const char *const spoilt[] = {"",
@@ -400,15 +390,15 @@ static void test_bandwidth_is_remembered(void **state)
                                          "{\"bytes_per_second\": 1e300}",
                                          "{\"bytes_per_second\": -5}"};
     for (size_t i = 0; i < sizeof spoilt / sizeof *spoilt; i++) {
-        write_text(path, spoilt[i]);
+        scratch_write_text(path, spoilt[i]);
         assert_ok(hardware_bandwidth(&hw, 1, false, &again, &err), &err);
         assert_true(again > 1e8 && again < 2e12);
     }
-    write_text(path, "{\"bytes_per_second\": 1.25e9}");
+    scratch_write_text(path, "{\"bytes_per_second\": 1.25e9}");
     assert_ok(hardware_bandwidth(&hw, 1, true, &again, &err), &err);
     assert_true(again != 1.25e9);
 
-    write_text(path, "{\"bytes_per_second\": 1.25e9}");
+    scratch_write_text(path, "{\"bytes_per_second\": 1.25e9}");
     hw.memory_total++; /* another machine */
     assert_ok(hardware_bandwidth(&hw, 1, false, &again, &err), &err);
     assert_true(again != 1.25e9);

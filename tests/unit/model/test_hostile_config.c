@@ -16,6 +16,7 @@
 #include "format/gguf.h"
 #include "model/model.h"
 #include "model_folder.h"
+#include "scratch.h"
 
 struct tally {
     unsigned cases, opened, refused, named;
@@ -93,14 +94,6 @@ static void spoil_config(const char *folder, unsigned every, unsigned *turn, str
 enum spoil { ABSENT, ZERO, ONES, HUGE_FLOAT, OTHER_TYPE, SPOILS };
 static const char *const spoils[] = {"absent", "zero", "all ones", "huge", "of another type"};
 
-static void write_bytes(const char *path, struct str bytes)
-{
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(bytes.data, 1, bytes.len, file), bytes.len);
-    assert_int_equal(fclose(file), 0);
-}
-
 /* In the file's image; false where the value has no such form. */
 static bool spoil_value(char *image, const char *base, const struct gguf_value *value,
                         enum spoil how)
@@ -160,7 +153,7 @@ static void spoil_gguf(const char *path, unsigned every, unsigned *turn, struct 
             memcpy(image, file.data, file.len);
             if (!spoil_value(image, file.data, value, how))
                 continue;
-            write_bytes(output, (struct str){image, file.len});
+            scratch_write(output, image, file.len);
             judge(output, field, spoils[how], tally);
         }
     }

@@ -8,7 +8,6 @@
  *   bench_streams MODEL gap [PROMPT=8192] [N=8]    gaps of N streams while a prompt arrives
  *   bench_streams MODEL warm [COLD=32768] [TURNS]  200 new tokens on a cached history of 4,096 while
  *                                                  a cold prompt is read: time to first token
- *   bench_streams MODEL idle [THREADS]             processor time of an idle engine, and waking
  */
 #define _GNU_SOURCE
 #include <stdbool.h>
@@ -282,42 +281,6 @@ static void run_warm(const char *model, uint32_t n_cold, uint32_t n_turns)
     sluice_engine_close(engine);
 }
 
-/* ---- idle -------------------------------------------------------------------------------------- */
-
-static double processor_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static void run_idle(const char *model, sluice_ahead ahead)
-{
-    sluice_engine *engine = open_engine(model, 2048, ahead);
-    double waking[STREAMS], running[STREAMS];
-    int32_t *prompt = random_tokens(1);
-    const struct timespec pause = {0, 20000000}, long_pause = {3, 0};
-    for (int i = 0; i < STREAMS; i++) {
-        nanosleep(&pause, NULL); /* all threads sleep by then */
-        uint64_t begin = clock_now_ns();
-        sluice_request *request = submit(engine, prompt, 1, 33);
-        read_tokens(request, 1);
-        waking[i] = seconds_since(begin) * 1e3;
-        begin = clock_now_ns();
-        read_tokens(request, 32);
-        running[i] = seconds_since(begin) * 1e3 / 32;
-        drop(request);
-    }
-    double before = processor_seconds();
-    nanosleep(&long_pause, NULL);
-    printf("idle: %.4f %% of a core\n", (processor_seconds() - before) / 3.0 * 100.0);
-    printf("first token after sleep %.3f ms (p99 %.3f), a step %.3f ms\n",
-           percentile(waking, STREAMS, 0.5), percentile(waking, STREAMS, 0.99),
-           percentile(running, STREAMS, 0.5));
-    free(prompt);
-    sluice_engine_close(engine);
-}
-
 static uint32_t number(int argc, char **argv, int index, uint32_t otherwise)
 {
     return argc > index ? (uint32_t)strtoul(argv[index], NULL, 10) : otherwise;
@@ -333,14 +296,8 @@ int main(int argc, char **argv)
         run_gap(argv[1], number(argc, argv, 3, 8192), number(argc, argv, 4, 8));
     } else if (strcmp(what, "warm") == 0) {
         run_warm(argv[1], number(argc, argv, 3, 32768), number(argc, argv, 4, 20));
-    } else if (strcmp(what, "idle") == 0) {
-        n_threads = number(argc, argv, 3, 0);
-        printf("in turn  ");
-        run_idle(argv[1], SLUICE_AHEAD_NEVER);
-        printf("ahead    ");
-        run_idle(argv[1], SLUICE_AHEAD_ALWAYS);
     } else {
-        fprintf(stderr, "usage: bench_streams MODEL decode|gap|warm|idle [N...]\n");
+        fprintf(stderr, "usage: bench_streams MODEL decode|gap|warm [N...]\n");
         return 2;
     }
     return 0;

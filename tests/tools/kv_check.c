@@ -1,4 +1,4 @@
-/* The invariants, counted anew from tables and index. */
+/* The invariants, counted anew from tables and index, and readings that nobody else needs. */
 #include "kv_check.h"
 
 #include <stdlib.h>

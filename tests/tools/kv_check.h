@@ -1,13 +1,14 @@
 /*
- * What only tests ask of kv/. Its invariants, for tests that walk it: every page is unused, kept or counted exactly as often
- * as tables and blocks name it, and what blocks name of a page is all there.
+ * What only tests ask of kv/: its invariants (every page is unused, kept, or counted exactly as often
+ * as tables and blocks name it, and what blocks name of a page is all there), and single lengths, table
+ * entries and counts.
  */
 #ifndef SLUICE_TESTS_KV_CHECK_H
 #define SLUICE_TESTS_KV_CHECK_H
 
 #include "kv/kv.h"
 
-/* False and a message on the first violation. */
+/* The invariants: false and a message on the first violation. */
 bool kv_check(const struct kv *kv, struct error *err);
 uint32_t kv_length(const struct kv *kv, uint32_t slot);
 /* Table entry, or KV_PAGE_NONE where no page is held. */

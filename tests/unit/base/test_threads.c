@@ -111,6 +111,13 @@ static void test_many_runs(void **state)
     }
 }
 
+static double processor_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 /* Idle pools must not use the processor: the default spin is over after 50 us. */
 static void test_idle_is_idle(void **state)
 {
@@ -120,12 +127,9 @@ static void test_idle_is_idle(void **state)
     for (int i = 0; i < 3; i++)
         thread_pool_run(pools[i], visit, &v);
     sleep_ms(20);
-    struct timespec before, after;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+    double before = processor_seconds();
     sleep_ms(400);
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
-    double used =
-        (double)(after.tv_sec - before.tv_sec) + (double)(after.tv_nsec - before.tv_nsec) * 1e-9;
+    double used = processor_seconds() - before;
     for (int i = 0; i < 3; i++)
         thread_pool_free(pools[i]);
     print_message("idle: %.3f ms of processor time in 400 ms\n", used * 1e3);
@@ -172,15 +176,6 @@ static void test_binding(void **state)
     skip();
 #endif
 }
-
-#ifdef __linux__
-static double processor_seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-#endif
 
 /* Two threads that have one processor between them hand it over instead of spinning on it, which took
  * 50 us for each barrier. */

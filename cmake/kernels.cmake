@@ -58,3 +58,5 @@ sluice_isa(AMX "-mamx-tile;-mamx-int8;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq
     src/backend/cpu/x86_amx.c src/backend/cpu/x86_amx_32.c)
 sluice_isa(AMX "-mamx-tile;-mamx-bf16;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mfma;-mf16c${optimise}"
     src/backend/cpu/x86_amx_bf16.c src/backend/cpu/x86_amx_prompt.c)
+sluice_isa(AMX "-mamx-tile;-mamx-bf16;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mavx512bf16;-mfma;-mf16c${optimise}"
+    src/backend/cpu/x86_amx_attention.c)

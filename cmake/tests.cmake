@@ -120,11 +120,16 @@ if(TARGET sluice AND NOT SLUICE_SANITIZE)
     set_tests_properties(library/install PROPERTIES LABELS library TIMEOUT 120)
 endif()
 
-# Measurements, built on demand (ninja bench_kernels), not run as tests.
+# Measurements, built on demand (ninja bench_kernels bench_attention), not run as tests.
 add_executable(bench_kernels EXCLUDE_FROM_ALL tests/bench/bench_kernels.c)
 target_link_libraries(bench_kernels PRIVATE sluice_backend)
 target_include_directories(bench_kernels PRIVATE tests/tools)
 set_target_properties(bench_kernels PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+add_executable(bench_attention EXCLUDE_FROM_ALL tests/bench/bench_attention.c tests/kernel/op_kit.c)
+target_link_libraries(bench_attention PRIVATE sluice_backend)
+target_include_directories(bench_attention PRIVATE tests/kernel tests/tools)
+target_compile_definitions(bench_attention PRIVATE KIT_CONTEXT=2304)
+set_target_properties(bench_attention PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 add_executable(bench_sched EXCLUDE_FROM_ALL tests/bench/bench_sched.c)
 target_link_libraries(bench_sched PRIVATE sluice_sched)
 set_target_properties(bench_sched PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

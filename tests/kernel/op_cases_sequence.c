@@ -447,7 +447,7 @@ void op_cases_build_model(struct kit *kit)
                                                  .layers = 1};
     static const struct attention_shape second = {.heads = 3,
                                                   .kv_heads = 1,
-                                                  .k_dim = 16,
+                                                  .k_dim = 32,
                                                   .v_dim = 32,
                                                   .style = ROPE_PAIRS,
                                                   .rope_dims = 8,

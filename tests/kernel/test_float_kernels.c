@@ -2,7 +2,8 @@
  * The float kernels of every instruction set that this machine has, against plain double
  * arithmetic; what must not differ at all (one pair or many, direct or widened, one call or several)
  * is compared bit by bit. Then attention whole: long sequences over several blocks, by one thread
- * and by many, in odd pieces.
+ * and by many, in odd pieces; and prompts in bfloat16, by the scalar twin and by the machine's tiles
+ * where it has any.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -12,6 +13,8 @@
 #include "op_kit.h"
 
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/tile_attention.h"
 #include "backend/ref/ref.h"
 
 static uint64_t seed = 1;
@@ -467,19 +470,153 @@ static void long_sequences(uint32_t heads, uint32_t kv_heads, uint32_t dim, uint
 static void test_long_sequences(void **state)
 {
     (void)state;
+    kernels_set_prompt(&(struct kernel_set){.attention = NULL});
     long_sequences(8, 2, 32, 0);
     long_sequences(3, 1, 64, 300);
     long_sequences(2, 2, 24, 0);
     long_sequences(40, 1, 8, 31);
+    kernels_set_prompt(NULL);
 }
 
-int main(void)
+/* ---- prompts in bfloat16 ----------------------------------------------------------------------- */
+
+static bool same_bits(const struct run_result *a, const struct run_result *b)
+{
+    for (uint32_t p = 0; p < LENGTH; p++)
+        if (memcmp(row_of(a, p), row_of(b, p), a->hidden_width * sizeof(float)) != 0)
+            return false;
+    return true;
+}
+
+/* Rounding values and weights to bfloat16 changes a mean of values below 1 by up to 2^-9 each; rounding
+ * queries and keys changes the sum of a score's 64 products below 0.3, by up to 2^-8 each and mostly
+ * against each other, by some 0.005, and so a weight in that proportion: 0.01 in all, beside what
+ * keeping keys and values in F16 or BF16 costs. */
+#define NARROW_ERROR 1e-2
+
+static void long_prompts(const struct tile_attention *tiles, uint32_t heads, uint32_t kv_heads,
+                         uint32_t dim, uint32_t window)
+{
+    static const struct {
+        enum tensor_type type;
+        double tolerance;
+    } types[] = {{TENSOR_F16, NARROW_ERROR + 2e-3}, {TENSOR_BF16, NARROW_ERROR + 1e-2}};
+    static const uint32_t threads[] = {1, 2, 3, 16}, pages[] = {64, 4, 16, 176};
+    struct kit kit;
+    struct run_result want, first, other;
+    assert_true(build(&kit, heads, kv_heads, dim, window));
+    run_one(&kit, 0, 32, 1, &ref_backend_api, TENSOR_F32, &want);
+    for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        kernels_set_prompt(&(struct kernel_set){.attention = tiles});
+        run_one(&kit, 0, 32, 1, &cpu_backend_api, types[t].type, &first);
+        assert_non_null(strstr(first.kernels, tiles->name));
+        compare(&first, &want, types[t].tolerance, tiles->name);
+        for (int i = 0; i < 4; i++) {
+            run_one(&kit, 1, pages[i], threads[i], &cpu_backend_api, types[t].type, &other);
+            compare(&other, &first, 0.0, "in odd pieces");
+            run_result_free(&other);
+        }
+        run_one(&kit, 0, 128, 16, &cpu_backend_api, types[t].type, &other);
+        compare(&other, &first, 0.0, "on 16 threads");
+        run_result_free(&other);
+        kernels_set_prompt(&(struct kernel_set){.attention = NULL});
+        run_one(&kit, 0, 32, 1, &cpu_backend_api, types[t].type, &other);
+        assert_false(same_bits(&other, &first));
+        run_result_free(&other);
+        run_result_free(&first);
+    }
+    kernels_set_prompt(NULL);
+    run_result_free(&want);
+    kit_free(&kit);
+}
+
+static void test_long_prompts(void **state)
+{
+    (void)state;
+    const struct tile_attention *here = kernel_for_prompt_attention();
+    for (int i = 0; i < (here ? 2 : 1); i++) {
+        const struct tile_attention *tiles = i ? here : &tile_attention_scalar;
+        long_prompts(tiles, 8, 2, 32, 0);
+        long_prompts(tiles, 3, 1, 64, 300);
+        long_prompts(tiles, 40, 1, 32, 31);
+    }
+}
+
+/* The machine's tiles and the twin, over the same odd pieces. */
+static void test_prompts_by_tiles(void **state)
+{
+    (void)state;
+    const struct tile_attention *here = kernel_for_prompt_attention();
+    if (!here) {
+        print_message("this machine multiplies no tiles\n");
+        skip();
+    }
+    for (int shape = 0; shape < 2; shape++) {
+        struct kit kit;
+        struct run_result want, got;
+        assert_true(build(&kit, shape ? 2 : 4, 1, shape ? 96 : 32, shape ? 300 : 0));
+        kernels_set_prompt(&(struct kernel_set){.attention = &tile_attention_scalar});
+        run_one(&kit, 0, 32, 1, &cpu_backend_api, TENSOR_F16, &want);
+        kernels_set_prompt(NULL);
+        for (int pieces = 0; pieces < 2; pieces++) {
+            run_one(&kit, pieces, 64, 1 + (uint32_t)pieces, &cpu_backend_api, TENSOR_F16, &got);
+            compare(&got, &want, 0.0, here->name);
+            run_result_free(&got);
+        }
+        run_result_free(&want);
+        kit_free(&kit);
+    }
+}
+
+/* Values that overflow F16 spoil the rows that see them, and no others in their tile. */
+static void test_hidden_infinities(void **state)
+{
+    (void)state;
+    enum { HEADS = 4, DIM = 32, AT = 20 };
+    struct kit kit;
+    struct run_result first, other;
+    struct script script;
+    assert_true(build(&kit, HEADS, 1, DIM, 0));
+    script_init(&script, 3, 32);
+    uint32_t token = (uint32_t)script_token(&script, 0, AT, 64), seen = 0;
+    while ((uint32_t)script_token(&script, 0, seen, 64) != token)
+        seen++;
+    assert_true(seen > 2);
+    const struct weight *table = &kit.program->weights[0];
+    float *row = (float *)(uintptr_t)table->parts[0] + (size_t)token * table->n_cols;
+    for (uint32_t c = (HEADS + 1) * DIM; c < (HEADS + 2) * DIM; c++)
+        row[c] = 1e6f;
+    kernels_set_prompt(&(struct kernel_set){.attention = &tile_attention_scalar});
+    run_one(&kit, 0, 32, 1, &cpu_backend_api, TENSOR_F16, &first);
+    run_one(&kit, 1, 16, 2, &cpu_backend_api, TENSOR_F16, &other);
+    kernels_set_prompt(NULL);
+    for (uint32_t p = 0; p < LENGTH; p++)
+        for (uint32_t c = 0; c < HEADS * DIM; c++) {
+            float x = row_of(&first, p)[c], y = row_of(&other, p)[c];
+            assert_true(isfinite(x) == (p < seen));
+            assert_true(p < seen ? memcmp(&x, &y, sizeof x) == 0 : !isfinite(y));
+        }
+    run_result_free(&first);
+    run_result_free(&other);
+    kit_free(&kit);
+}
+
+/* [FILTER], for slow machines */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_activations),    cmocka_unit_test(test_exponential),
-        cmocka_unit_test(test_norms),          cmocka_unit_test(test_rotations),
-        cmocka_unit_test(test_formats),        cmocka_unit_test(test_softmax),
+        cmocka_unit_test(test_activations),
+        cmocka_unit_test(test_exponential),
+        cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_rotations),
+        cmocka_unit_test(test_formats),
+        cmocka_unit_test(test_softmax),
         cmocka_unit_test(test_long_sequences),
+        cmocka_unit_test(test_long_prompts),
+        cmocka_unit_test(test_prompts_by_tiles),
+        cmocka_unit_test(test_hidden_infinities),
     };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests_name("float_kernels", tests, NULL, NULL);
 }

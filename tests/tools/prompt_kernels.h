@@ -1,6 +1,6 @@
 /*
  * Kernels for prompt rows on any machine: one for every packed type, with activations in bfloat16, so
- * that no row of theirs has the bits of the other class. What they compute is of no interest, but it is
+ * that no row of theirs has the bits of the other class, and the scalar twin of attention in tiles. What they compute is of no interest, but it is
  * of each row by itself. Slow, though fast enough for small models.
  */
 #ifndef SLUICE_TESTS_PROMPT_KERNELS_H
@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/tile_attention.h"
 
 #define PROMPT_COLUMNS_MAX 4096
 
@@ -80,6 +81,7 @@ static const struct kernel_set prompt_kernels = {
     .name = "test prompt",
     .prompt = prompt_kernels_of_types,
     .n_prompt = sizeof prompt_kernels_of_types / sizeof *prompt_kernels_of_types,
+    .attention = &tile_attention_scalar,
 };
 
 #endif

@@ -14,50 +14,76 @@
  * pieces, as of products; with few tiles (one long sequence) they take blocks of tiles, and after a
  * barrier the parts are merged in the same order. Pages are read in place: a run of keys or values is used as it
  * lies, or, for many pairs, widened to float32 once into the thread's scratch.
+ *
+ * Tiles of prompt rows are computed in bfloat16 where the machine multiplies tiles of it
+ * (tile_attention.h): a numeric class of its own, of which the same holds.
  */
 #include <math.h>
 #include <string.h>
 
 #include "backend/cpu/internal.h"
 
-#define PAIRS      32
-#define AHEAD      1 /* runs of keys or values that are asked for before they are used */
-#define GROUP_TINY 8 /* most tokens of a key group in pages that hold less than KEY_GROUP */
+#define PAIRS            32  /* of a tile */
+#define PAIRS_MOST       128 /* of one whose products are in bfloat16 */
+#define TILES_PER_THREAD 4   /* with fewer, whole tiles would leave threads idle */
+#define AHEAD            1   /* runs of keys or values that are asked for before they are used */
+#define GROUP_TINY       8   /* most tokens of a key group in pages that hold less than KEY_GROUP */
 
 struct tile {
     uint32_t slot;
     uint32_t row, n_rows;
     uint32_t kv_head, head, n_heads; /* query heads [head, head + n_heads) */
     uint32_t begin, end;             /* positions that any of its rows sees */
+    bool narrow;                     /* products in bfloat16 */
 };
 
 /* All tiles of an operation, in order; every thread walks the same list. */
 struct tiles {
     const struct cpu_run *run;
     const struct op_attention *op;
-    uint32_t n_kv_heads, heads_per_kv, chunk; /* query heads of one K/V head; of one tile */
-    uint32_t slice, row, kv_head, head;       /* of the next tile */
+    uint32_t n_kv_heads, heads_per_kv; /* query heads of one K/V head */
+    uint32_t narrow_pairs;             /* of a tile of prompt rows in bfloat16; 0: there are none */
+    uint32_t slice, row, kv_head, head; /* of the next tile */
 };
 
 struct attend {
     const struct cpu_run *run;
     const struct op_attention *op;
     const struct float_kernels *floats;
+    const struct tile_attention *tiles;
     const struct kv_format *kv, *wide; /* the cache's type; float32 */
     const struct group_layout *layout;
     const struct tile *tile;
     uint32_t k_dim, v_dim, n_pairs;
-    uint32_t begin[PAIRS], end[PAIRS]; /* visible positions of each pair */
+    uint32_t begin[PAIRS_MOST], end[PAIRS_MOST]; /* visible positions of each pair */
     /* Thread scratch. */
     float *q;      /* [PAIRS, k_dim] */
     float *scores; /* [PAIRS, KEY_BLOCK]; then weights */
-    float *sums;   /* [PAIRS, v_dim]: of the block */
-    float *total;  /* [PAIRS, v_dim]: of all blocks so far */
+    float *sums;   /* [pairs, v_dim]: of the block */
+    float *total;  /* [pairs, v_dim]: of all blocks so far */
     float *keys;   /* [KEY_RUN, k_dim]: widened */
     float *values; /* [KEY_RUN, v_dim]: widened */
     float *tiny;   /* [k_dim, GROUP_TINY] */
-    struct softmax_part parts[PAIRS];
+    /* In bfloat16, as tile_attention.h says. */
+    uint16_t *narrow_q;       /* [PAIRS_MOST, k_dim] */
+    uint16_t *narrow_keys;    /* of a block */
+    uint16_t *narrow_values;  /* of a block */
+    uint16_t *narrow_weights; /* [2 * TILE_PAIRS, WEIGHT_STRIDE]: the second half is never used */
+    struct softmax_part parts[PAIRS_MOST];
 };
+
+bool attention_of_prompts(const struct cpu_backend *backend, const struct program *program,
+                          const struct op_attention *op)
+{
+    const struct state_group *group = &program->groups[op->group];
+    return backend->tiles && backend->kv && group->kind == GROUP_KV &&
+           tile_attention_takes(backend->kv->type, group->k_head_dim, group->v_head_dim);
+}
+
+static bool narrow_prompts(const struct cpu_run *run, const struct op_attention *op)
+{
+    return attention_of_prompts(run->backend, run->program->program, op);
+}
 
 /* Visible positions of a row: [*begin, *end). */
 static void visible(const struct cpu_run *run, const struct op_attention *op, uint32_t row,
@@ -74,12 +100,19 @@ static void visible(const struct cpu_run *run, const struct op_attention *op, ui
 static struct tiles tiles_begin(const struct cpu_run *run, const struct op_attention *op)
 {
     const struct state_group *group = &run->program->program->groups[op->group];
-    uint32_t per_kv = op->n_heads / group->n_kv_heads;
-    return (struct tiles){.run = run,
-                          .op = op,
-                          .n_kv_heads = group->n_kv_heads,
-                          .heads_per_kv = per_kv,
-                          .chunk = per_kv < PAIRS ? per_kv : PAIRS};
+    struct tiles t = {.run = run,
+                      .op = op,
+                      .n_kv_heads = group->n_kv_heads,
+                      .heads_per_kv = op->n_heads / group->n_kv_heads};
+    if (narrow_prompts(run, op)) {
+        /* All pairs share what is made of keys and values; but every thread needs some tiles. */
+        uint64_t pairs = (uint64_t)run->step->n_rows * op->n_heads;
+        t.narrow_pairs = PAIRS_MOST;
+        while (t.narrow_pairs > PAIRS &&
+               pairs / t.narrow_pairs < (uint64_t)TILES_PER_THREAD * run->backend->n_threads)
+            t.narrow_pairs /= 2;
+    }
+    return t;
 }
 
 static bool tiles_next(struct tiles *t, struct tile *out)
@@ -89,14 +122,18 @@ static bool tiles_next(struct tiles *t, struct tile *out)
         return false;
     const struct slice *slice = step_slices(step) + t->slice;
     uint32_t heads_left = t->heads_per_kv - t->head, rows_left = slice->n_rows - t->row;
-    uint32_t rows = PAIRS / t->chunk, unused;
+    bool narrow = t->narrow_pairs && slice->numeric_class == CLASS_PROMPT;
+    uint32_t pairs = narrow ? t->narrow_pairs : PAIRS;
+    uint32_t heads = t->heads_per_kv < pairs ? t->heads_per_kv : pairs; /* of a tile */
+    uint32_t rows = pairs / heads, unused;
     *out = (struct tile){
         .slot = slice->slot,
         .row = slice->first_row + t->row,
         .n_rows = rows < rows_left ? rows : rows_left,
         .kv_head = t->kv_head,
         .head = t->kv_head * t->heads_per_kv + t->head,
-        .n_heads = t->chunk < heads_left ? t->chunk : heads_left,
+        .n_heads = heads < heads_left ? heads : heads_left,
+        .narrow = narrow,
     };
     visible(t->run, t->op, out->row, &out->begin, &unused);
     visible(t->run, t->op, out->row + out->n_rows - 1, &unused, &out->end);
@@ -130,13 +167,24 @@ static uint32_t tile_pairs(const struct tile *tile)
     return tile->n_rows * tile->n_heads;
 }
 
-size_t attention_scratch_words(const struct program *program, const struct op_attention *op)
+/* Words of what a tile in bfloat16 needs besides. */
+static size_t narrow_words(uint32_t k_dim, uint32_t v_dim)
+{
+    return (PAIRS_MOST * (size_t)k_dim + KEY_BLOCK * ((size_t)k_dim + v_dim) +
+            2 * TILE_PAIRS * WEIGHT_STRIDE) /
+               2 +
+           (PAIRS_MOST - PAIRS) * 2 * (size_t)v_dim;
+}
+
+size_t attention_scratch_words(const struct cpu_backend *backend, const struct program *program,
+                               const struct op_attention *op)
 {
     const struct state_group *group = &program->groups[op->group];
     size_t k = group->k_head_dim, v = group->v_head_dim;
     if (group->kind == GROUP_LATENT)
         return latent_scratch_words(program, op);
-    return PAIRS * (k + KEY_BLOCK + 2 * v) + KEY_RUN * (k + v) + GROUP_TINY * k;
+    size_t narrow = backend->tiles ? narrow_words((uint32_t)k, (uint32_t)v) : 0;
+    return narrow + PAIRS * (k + KEY_BLOCK + 2 * v) + KEY_RUN * (k + v) + GROUP_TINY * k;
 }
 
 /* ---- one tile ---------------------------------------------------------------------------------- */
@@ -148,6 +196,7 @@ static void attend_begin(struct attend *a, const struct worker *w, const struct 
     *a = (struct attend){.run = w->run,
                          .op = op,
                          .floats = backend->floats,
+                         .tiles = narrow_prompts(w->run, op) ? backend->tiles : NULL,
                          .kv = backend->kv,
                          .wide = float_kernels_format(backend->floats, TENSOR_F32),
                          .layout = &backend->layout.groups[op->group],
@@ -156,10 +205,15 @@ static void attend_begin(struct attend *a, const struct worker *w, const struct 
     a->q = w->scratch;
     a->scores = a->q + (size_t)PAIRS * a->k_dim;
     a->sums = a->scores + PAIRS * KEY_BLOCK;
-    a->total = a->sums + (size_t)PAIRS * a->v_dim;
-    a->keys = a->total + (size_t)PAIRS * a->v_dim;
+    uint32_t pairs = a->tiles ? PAIRS_MOST : PAIRS;
+    a->total = a->sums + (size_t)pairs * a->v_dim;
+    a->keys = a->total + (size_t)pairs * a->v_dim;
     a->values = a->keys + (size_t)KEY_RUN * a->k_dim;
     a->tiny = a->values + (size_t)KEY_RUN * a->v_dim;
+    a->narrow_q = (uint16_t *)(a->tiny + (size_t)GROUP_TINY * a->k_dim);
+    a->narrow_keys = a->narrow_q + (size_t)PAIRS_MOST * a->k_dim;
+    a->narrow_values = a->narrow_keys + (size_t)KEY_BLOCK * a->k_dim;
+    a->narrow_weights = a->narrow_values + (size_t)KEY_BLOCK * a->v_dim;
 }
 
 static void attend_tile(struct attend *a, const struct tile *tile)
@@ -169,8 +223,11 @@ static void attend_tile(struct attend *a, const struct tile *tile)
     for (uint32_t p = 0; p < a->n_pairs; p++) {
         uint32_t row = tile->row + p / tile->n_heads, head = tile->head + p % tile->n_heads;
         visible(a->run, a->op, row, &a->begin[p], &a->end[p]);
-        memcpy(a->q + (size_t)p * a->k_dim,
-               run_row(a->run, a->op->q, row) + (size_t)head * a->k_dim, a->k_dim * sizeof *a->q);
+        const float *q = run_row(a->run, a->op->q, row) + (size_t)head * a->k_dim;
+        if (tile->narrow)
+            a->tiles->round(q, a->k_dim, a->narrow_q + (size_t)p * a->k_dim);
+        else
+            memcpy(a->q + (size_t)p * a->k_dim, q, a->k_dim * sizeof *a->q);
     }
 }
 
@@ -337,19 +394,166 @@ static void mix_block(const struct attend *a, uint32_t block)
     }
 }
 
+/* Keys [from, to) of a block that a pair sees; empty: from is not below to. */
+struct seen {
+    uint32_t from, to;
+};
+
+static struct seen pair_sees(const struct attend *a, uint32_t p, uint32_t block)
+{
+    uint32_t end = a->end[p] < block + KEY_BLOCK ? a->end[p] : block + KEY_BLOCK;
+    return (struct seen){.from = a->begin[p] > block ? a->begin[p] - block : 0,
+                         .to = end > block ? end - block : 0};
+}
+
+/* Of a pair's scores makes weights, and the pair's part; total 0 where it sees nothing. */
+static void weigh(struct attend *a, uint32_t p, struct seen seen, float *scores)
+{
+    a->parts[p] = (struct softmax_part){-INFINITY, 0.0f};
+    if (seen.from < seen.to)
+        a->parts[p] = a->floats->softmax(scores, seen.from, seen.to, a->op->scale, a->op->softcap);
+}
+
+/* ---- one block in bfloat16 --------------------------------------------------------------------- */
+
+#define NARROW_BYTES 2 /* of an element of keys and values */
+
+/* A group of keys as in pages that hold whole ones: in place, else gathered of what the tile sees. */
+static const uint8_t *whole_keys(const struct attend *a, uint32_t at)
+{
+    uint32_t width = a->layout->tokens_per_page;
+    if (width >= KEY_GROUP)
+        return key_page(a, at);
+    uint8_t *to = (uint8_t *)a->keys;
+    for (uint32_t t = 0; t < KEY_GROUP; t += width) {
+        if (at + t + width <= a->tile->begin || at + t >= a->tile->end)
+            continue;
+        const uint8_t *from = key_page(a, at + t);
+        for (uint32_t c = 0; c < a->k_dim; c++, from += width * NARROW_BYTES)
+            memcpy(to + (c * KEY_GROUP + t) * NARROW_BYTES, from, width * NARROW_BYTES);
+    }
+    return to;
+}
+
+/* The same for values, of which rows [first, end) are asked for. */
+static const uint8_t *whole_values(const struct attend *a, uint32_t at, uint32_t first,
+                                   uint32_t end)
+{
+    uint32_t width = a->layout->tokens_per_page;
+    size_t bytes = a->layout->v_head_bytes;
+    if (width >= KEY_GROUP)
+        return first < end ? value_page(a, at) : NULL;
+    uint8_t *to = (uint8_t *)a->values;
+    for (uint32_t t = 0; t < end; t += width)
+        if (t + width > first)
+            memcpy(to + t * bytes, value_page(a, at + t), width * bytes);
+    return to;
+}
+
+/* Keys of the block that the tile sees, and of the same groups. */
+static void narrow_keys(const struct attend *a, uint32_t block)
+{
+    uint32_t at = block_begin(a, block) / KEY_GROUP * KEY_GROUP, end = block_end(a, block);
+    for (; at < end; at += KEY_GROUP)
+        a->tiles->keys(a->kv->type, whole_keys(a, at), a->k_dim,
+                       a->narrow_keys + (size_t)(at - block) * a->k_dim);
+}
+
+/* Values at positions [begin, end) of the block, and zeros up to whole steps. False: infinities or NaN
+ * among them. */
+static bool narrow_values(const struct attend *a, uint32_t block, uint32_t begin, uint32_t end)
+{
+    bool finite = true;
+    uint32_t at = begin / TILE_STEP * TILE_STEP;
+    for (; at < end || at % TILE_STEP; at += KEY_GROUP) {
+        bool some = at < end && at + KEY_GROUP > begin;
+        uint32_t first = some && begin > at ? begin - at : 0;
+        uint32_t last = !some ? 0 : end - at < KEY_GROUP ? end - at : KEY_GROUP;
+        uint16_t *out = a->narrow_values + (size_t)(at - block) / TILE_STEP * TILE_STEP * a->v_dim +
+                        at % TILE_STEP / KEY_GROUP * VALUES_HALF;
+        finite &= a->tiles->values(a->kv->type, whole_values(a, at, first, last), first, last,
+                                   a->v_dim, out);
+    }
+    return finite;
+}
+
+/* Weights of one pair in steps [from, to) of 32 keys. */
+static void narrow_weights(const struct attend *a, const float *weights, struct seen seen,
+                           struct seen steps, uint16_t *out)
+{
+    uint32_t first = seen.from / KEY_GROUP * KEY_GROUP;
+    uint32_t last = (seen.to + KEY_GROUP - 1) / KEY_GROUP * KEY_GROUP;
+    memset(out + steps.from, 0, (steps.to - steps.from) * sizeof *out);
+    if (seen.from < seen.to)
+        a->tiles->round(weights + first, last - first, out + first);
+}
+
+/* Pairs [p, p + n) of at most TILE_PAIRS. finite: all values that the tile sees are. */
+static void attend_pairs(struct attend *a, uint32_t block, uint32_t p, uint32_t n, bool finite)
+{
+    struct seen seen[TILE_PAIRS], all = {KEY_BLOCK, 0};
+    for (uint32_t i = 0; i < n; i++) {
+        seen[i] = pair_sees(a, p + i, block);
+        if (seen[i].from >= seen[i].to)
+            continue;
+        all.from = seen[i].from < all.from ? seen[i].from : all.from;
+        all.to = seen[i].to > all.to ? seen[i].to : all.to;
+    }
+    if (all.from < all.to) {
+        uint32_t first = all.from / KEY_GROUP, last = (all.to + KEY_GROUP - 1) / KEY_GROUP;
+        a->tiles->scores(a->narrow_q + (size_t)p * a->k_dim, n, a->k_dim,
+                         a->narrow_keys + (size_t)first * KEY_GROUP * a->k_dim, last - first,
+                         a->scores + first * KEY_GROUP);
+    }
+    struct seen steps = {all.from / TILE_STEP * TILE_STEP,
+                         (all.to + TILE_STEP - 1) / TILE_STEP * TILE_STEP};
+    for (uint32_t i = 0; i < n; i++) {
+        float *scores = a->scores + (size_t)i * SCORE_STRIDE;
+        weigh(a, p + i, seen[i], scores);
+        if (all.from < all.to)
+            narrow_weights(a, scores, seen[i], steps, a->narrow_weights + i * WEIGHT_STRIDE);
+    }
+    if (all.from >= all.to)
+        return;
+    const uint16_t *values = a->narrow_values + (size_t)steps.from * a->v_dim;
+    uint32_t n_steps = (steps.to - steps.from) / TILE_STEP;
+    /* A weight of zero does not hide an infinity: then each pair has values of its own. */
+    for (uint32_t i = 0; i < n; i += finite ? n : 1) {
+        if (!finite) {
+            if (seen[i].from >= seen[i].to)
+                continue;
+            narrow_values(a, block, block + seen[i].from, block + seen[i].to);
+            values = a->narrow_values + (size_t)seen[i].from / TILE_STEP * TILE_STEP * a->v_dim;
+            steps.from = seen[i].from / TILE_STEP * TILE_STEP;
+            n_steps = (seen[i].to + TILE_STEP - 1) / TILE_STEP - seen[i].from / TILE_STEP;
+        }
+        a->tiles->mix(a->narrow_weights + i * WEIGHT_STRIDE + steps.from, finite ? n : 1, a->v_dim,
+                      values, n_steps, a->sums + (size_t)(p + i) * a->v_dim);
+    }
+}
+
+static void attend_block_narrow(struct attend *a, uint32_t block)
+{
+    narrow_keys(a, block);
+    bool finite = narrow_values(a, block, block_begin(a, block), block_end(a, block));
+    for (uint32_t p = 0; p < a->n_pairs; p += TILE_PAIRS)
+        attend_pairs(a, block, p, a->n_pairs - p < TILE_PAIRS ? a->n_pairs - p : TILE_PAIRS,
+                     finite);
+}
+
+/* ---- one block --------------------------------------------------------------------------------- */
+
 /* Parts and sums of every pair in one block; the part of a pair that sees nothing of it has total 0. */
 static void attend_block(struct attend *a, uint32_t index)
 {
     uint32_t block = index * KEY_BLOCK;
-    score_block(a, block);
-    for (uint32_t p = 0; p < a->n_pairs; p++) {
-        uint32_t from = a->begin[p] > block ? a->begin[p] - block : 0;
-        uint32_t to = a->end[p] < block + KEY_BLOCK ? a->end[p] : block + KEY_BLOCK;
-        a->parts[p] = (struct softmax_part){-INFINITY, 0.0f};
-        if (block + from < to)
-            a->parts[p] = a->floats->softmax(a->scores + (size_t)p * KEY_BLOCK, from, to - block,
-                                             a->op->scale, a->op->softcap);
+    if (a->tile->narrow) {
+        attend_block_narrow(a, block);
+        return;
     }
+    score_block(a, block);
+    for (uint32_t p = 0; p < a->n_pairs; p++)
+        weigh(a, p, pair_sees(a, p, block), a->scores + (size_t)p * KEY_BLOCK);
     mix_block(a, block);
 }
 
@@ -370,7 +574,7 @@ static void write_pair(const struct attend *a, const struct tile *tile, uint32_t
 
 static void attend_whole_tile(struct attend *a, const struct tile *tile, const float *sinks)
 {
-    struct softmax_part running[PAIRS];
+    struct softmax_part running[PAIRS_MOST];
     attend_tile(a, tile);
     for (uint32_t p = 0; p < a->n_pairs; p++)
         running[p] = first_part(a, sinks, tile->head + p % tile->n_heads);
@@ -482,9 +686,8 @@ static void attend_by_block(struct attend *a, const struct worker *w, const floa
 
 /* ---- the operation ----------------------------------------------------------------------------- */
 
-#define TILES_PER_THREAD 4  /* with fewer, whole tiles would leave threads idle */
-#define TILES_ENOUGH     16 /* per thread: with fewer, long tiles would end at different times */
-#define BLOCKS_LONG      4  /* of a long tile */
+#define TILES_ENOUGH 16 /* per thread: with fewer, long tiles would end at different times */
+#define BLOCKS_LONG  4  /* of a long tile */
 
 /* Tiles of an operation, and what they come to. */
 struct tile_sums {

@@ -42,6 +42,7 @@ static enum status cpu_open(const struct backend_config *config, struct backend 
     backend->config = *config;
     backend->quantise = kernel_for_activations();
     backend->floats = float_kernels_best();
+    backend->tiles = config->exact ? NULL : kernel_for_prompt_attention();
     backend->n_threads = config->n_threads ? config->n_threads : usable_cores();
     enum status status = thread_pool_create(backend->n_threads, NULL, &backend->pool, err);
     if (status == STATUS_OK && config->ahead == BACKEND_AHEAD_ALWAYS)
@@ -441,6 +442,7 @@ static enum status cpu_profile(struct backend *base, struct loaded_program *prog
 static void cpu_describe_kernels(struct buf *out)
 {
     const struct float_kernels *floats = float_kernels_best();
+    const struct tile_attention *tiles = kernel_for_prompt_attention();
     for (uint32_t type = 0; type < TENSOR_TYPE_END; type++) {
         const struct packed_kernel *packed = kernel_for_packed((enum tensor_type)type);
         const struct packed_kernel *prompt = kernel_for_prompt((enum tensor_type)type);
@@ -450,9 +452,12 @@ static void cpu_describe_kernels(struct buf *out)
                        packed ? packed->name : weights->name, prompt ? "; prompts: " : "",
                        prompt ? prompt->name : "");
     }
-    for (uint32_t i = 0; i < floats->n_formats; i++)
-        buf_printf(out, "  %-16s %-8s %s\n", "keys and values",
-                   tensor_type_name(floats->formats[i].type), floats->formats[i].name);
+    for (uint32_t i = 0; i < floats->n_formats; i++) {
+        bool narrow = tiles && tile_attention_takes(floats->formats[i].type, TILE_STEP, TILE_STEP);
+        buf_printf(out, "  %-16s %-8s %s%s%s\n", "keys and values",
+                   tensor_type_name(floats->formats[i].type), floats->formats[i].name,
+                   narrow ? "; prompts: " : "", narrow ? tiles->name : "");
+    }
     buf_printf(out, "  %-16s %-8s %s\n", "everything else", "F32", floats->name);
 }
 

@@ -17,6 +17,7 @@
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/float_kernels.h"
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/tile_attention.h"
 #include "backend/observe.h"
 #include "base/threads.h"
 
@@ -134,8 +135,9 @@ struct cpu_backend {
     bool allocated;
     struct layout layout;
     const struct float_kernels *floats;
-    const struct kv_format *kv; /* NULL until allocated */
-    float *parts;               /* owned, [part_words]: attention of few tiles, block by block */
+    const struct kv_format *kv;         /* NULL until allocated */
+    const struct tile_attention *tiles; /* for prompt rows, where it takes the heads; NULL: none */
+    float *parts; /* owned, [part_words]: attention of few tiles, block by block */
     size_t part_words;
     void *pages_memory; /* owned; `pages` lies within, aligned */
     uint8_t *pages;     /* [n_pages, page_bytes] */
@@ -369,7 +371,11 @@ void cpu_logits(const struct worker *w, const struct op_logits *op, const struct
 /* Words of thread scratch that an operation needs. */
 size_t experts_scratch_words(const struct program *program, const struct op_experts *op,
                              const struct step_limits *limits);
-size_t attention_scratch_words(const struct program *program, const struct op_attention *op);
+size_t attention_scratch_words(const struct cpu_backend *backend, const struct program *program,
+                               const struct op_attention *op);
+/* Whether prompt rows have products in bfloat16, by backend->tiles; once pages are laid out. */
+bool attention_of_prompts(const struct cpu_backend *backend, const struct program *program,
+                          const struct op_attention *op);
 /* Words of parts that one row of a sequence of `context` positions needs. */
 size_t attention_part_words(const struct program *program, const struct op_attention *op,
                             uint32_t context);

@@ -70,6 +70,16 @@ const struct packed_kernel *kernel_for_prompt(enum tensor_type type)
     return NULL;
 }
 
+const struct tile_attention *kernel_for_prompt_attention(void)
+{
+    if (prompt_set)
+        return prompt_set->attention;
+    for (size_t s = 0; s < N_SETS; s++)
+        if (sets[s]->attention && usable(s))
+            return sets[s]->attention;
+    return NULL;
+}
+
 static bool has(const struct kernel_set *set, const struct packed_kernel *kernel)
 {
     for (uint32_t i = 0; i < set->n_packed; i++)

@@ -77,6 +77,8 @@ struct many_kernel {
  * of a float, which on average loses that much. */
 #define PROMPT_SCALE (1.0f + 0.0027f)
 
+struct tile_attention;
+
 struct kernel_set {
     const char *name; /* "portable" */
     const struct weight_kernel *weights;
@@ -89,7 +91,8 @@ struct kernel_set {
     uint32_t n_prompt;
     const struct many_kernel *many; /* of prompt kernels */
     uint32_t n_many;
-    const struct two_kernel *two; /* of packed kernels */
+    const struct tile_attention *attention; /* of prompt rows, as a class of its own; NULL: none */
+    const struct two_kernel *two;           /* of packed kernels */
     uint32_t n_two;
     /* One block of activations: act_quantise_scalar(), faster; NULL in sets without packed kernels. */
     act_quantise *quantise;
@@ -120,7 +123,9 @@ const struct weight_kernel *kernel_for_weights(enum tensor_type type);
 const struct packed_kernel *kernel_for_packed(enum tensor_type type);
 /* For prompt rows times a packed matrix; NULL where they are computed as all other rows. */
 const struct packed_kernel *kernel_for_prompt(enum tensor_type type);
-/* For tests: what it answers is of this set, whatever the machine; NULL: of the machine's again. Only
+/* For attention of prompt rows; NULL where it is computed as that of all other rows. */
+const struct tile_attention *kernel_for_prompt_attention(void);
+/* For tests: what both answer is of this set, whatever the machine; NULL: of the machine's again. Only
  * while no backend is open. */
 void kernels_set_prompt(const struct kernel_set *set);
 /* Of the set that the kernel is from; NULL: one panel after the other is as good. */

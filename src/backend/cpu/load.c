@@ -219,7 +219,7 @@ static enum status plan_op(struct cpu_backend *backend, struct loaded_program *p
     case OP_CONV:
         return plan_conv(p, &op->u.conv, op->label, &p->plans[index], err);
     case OP_ATTENTION:
-        need_scratch(backend, attention_scratch_words(p->program, &op->u.attention));
+        need_scratch(backend, attention_scratch_words(backend, p->program, &op->u.attention));
         return STATUS_OK;
     case OP_POSITION:
         need_scratch(backend, op->u.position.in.width);
@@ -370,6 +370,9 @@ void cpu_describe(struct backend *base, struct loaded_program *program, uint32_t
     case OP_ROPE_KV:
     case OP_ATTENTION:
         buf_append_cstr(out, backend->kv ? backend->kv->name : backend->floats->name);
+        if (op->kind == OP_ATTENTION &&
+            attention_of_prompts(backend, program->program, &op->u.attention))
+            buf_printf(out, "; prompts: %s", backend->tiles->name);
         break;
     case OP_NORM:
     case OP_ADD:

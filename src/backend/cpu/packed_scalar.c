@@ -14,10 +14,9 @@
  *   bfloat16 by bfloat16: as x86_amx_bf16.c says, and in pairs as x86_avx512_bf16.c says
  *   prompt rows, whatever the type: weights as bfloat16, summed as x86_amx_bf16.c says
  */
-#include <float.h>
-#include <math.h>
 #include <string.h>
 
+#include "backend/cpu/bf16_sum.h"
 #include "backend/cpu/kernels.h"
 
 /* A block as integers under float scales: value = d * scale[i] * q[i] - dmin * minimum[i]. */
@@ -314,17 +313,7 @@ SCALAR_FLOATS(bf16, TENSOR_BF16)
 SCALAR_FLOATS(f8_e4m3, TENSOR_F8_E4M3)
 SCALAR_FLOATS(f8_e5m2, TENSOR_F8_E5M2)
 
-/* bfloat16 by bfloat16, as x86_amx_bf16.c says: subnormal operands and results are zeros. */
-static float flushed(float x)
-{
-    return fabsf(x) < FLT_MIN ? copysignf(0.0f, x) : x;
-}
-
-static float multiply_add(float w, float x, float sum)
-{
-    return flushed(fmaf(flushed(w), flushed(x), sum));
-}
-
+/* bfloat16 by bfloat16, as x86_amx_bf16.c says. */
 static void dots_bf16_bf16(const uint8_t *panel, uint32_t n_cols, const struct act_rows *rows,
                            float *out)
 {

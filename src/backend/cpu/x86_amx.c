@@ -19,6 +19,7 @@
 #if defined(__AMX_INT8__) && defined(__AVX512VNNI__) && defined(__linux__)
 
 #include "backend/cpu/x86_amx.h"
+#include "backend/cpu/tile_attention.h"
 
 #include "backend/cpu/x86_avx512_types.h"
 
@@ -265,6 +266,7 @@ const struct kernel_set kernel_set_amx = {
     .n_prompt = AMX_PROMPT_KERNELS,
     .many = amx_many_kernels,
     .n_many = AMX_PROMPT_KERNELS,
+    .attention = &tile_attention_amx,
     .two = two_kernels,
     .n_two = sizeof two_kernels / sizeof *two_kernels,
     .quantise = amx_quantise,

@@ -53,7 +53,7 @@ bool x86_amx_usable(void)
     hardware_read_instruction_sets(&hw);
 #ifdef SYS_arch_prctl
     return hw.isa[ISA_AMX_TILE] && hw.isa[ISA_AMX_INT8] && hw.isa[ISA_AMX_BF16] &&
-           x86_avx512_usable() &&
+           hw.isa[ISA_AVX512_BF16] && x86_avx512_usable() &&
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 #else
     return false;

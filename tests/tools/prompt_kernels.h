@@ -42,6 +42,13 @@ static void prompt_dots(enum tensor_type type, const uint8_t *panel, uint32_t n_
                               float *out)                                                          \
     {                                                                                              \
         prompt_dots(TENSOR_##type, panel, n_cols, rows, out);                                      \
+    }                                                                                              \
+    static void prompt_many_##type(const uint8_t *const *panels, uint32_t n_panels,                \
+                                   uint32_t n_cols, const struct act_rows *rows,                   \
+                                   float *const *out)                                              \
+    {                                                                                              \
+        for (uint32_t i = 0; i < n_panels; i++)                                                    \
+            prompt_dots(TENSOR_##type, panels[i], n_cols, rows, out[i]);                           \
     }
 
 PROMPT_DOTS(Q4_K)
@@ -76,12 +83,26 @@ static const struct packed_kernel prompt_kernels_of_types[] = {
     PROMPT_ENTRY(F8_E4M3), PROMPT_ENTRY(F8_E5M2),
 };
 
+static const struct many_kernel prompt_many_of_types[] = {
+    {TENSOR_Q4_K, prompt_many_Q4_K},       {TENSOR_Q6_K, prompt_many_Q6_K},
+    {TENSOR_Q5_K, prompt_many_Q5_K},       {TENSOR_Q2_K, prompt_many_Q2_K},
+    {TENSOR_Q3_K, prompt_many_Q3_K},       {TENSOR_IQ4_XS, prompt_many_IQ4_XS},
+    {TENSOR_Q8_0, prompt_many_Q8_0},       {TENSOR_Q4_0, prompt_many_Q4_0},
+    {TENSOR_Q4_1, prompt_many_Q4_1},       {TENSOR_Q5_0, prompt_many_Q5_0},
+    {TENSOR_Q5_1, prompt_many_Q5_1},       {TENSOR_IQ4_NL, prompt_many_IQ4_NL},
+    {TENSOR_MXFP4, prompt_many_MXFP4},     {TENSOR_F16, prompt_many_F16},
+    {TENSOR_F32, prompt_many_F32},         {TENSOR_BF16, prompt_many_BF16},
+    {TENSOR_F8_E4M3, prompt_many_F8_E4M3}, {TENSOR_F8_E5M2, prompt_many_F8_E5M2},
+};
+
 /* For kernels_set_prompt(). */
 static const struct kernel_set prompt_kernels = {
     .name = "test prompt",
     .prompt = prompt_kernels_of_types,
     .n_prompt = sizeof prompt_kernels_of_types / sizeof *prompt_kernels_of_types,
     .attention = &tile_attention_scalar,
+    .many = prompt_many_of_types,
+    .n_many = sizeof prompt_many_of_types / sizeof *prompt_many_of_types,
 };
 
 #endif

@@ -97,15 +97,21 @@ dots_two *kernel_for_two(const struct packed_kernel *kernel)
     return NULL;
 }
 
+static dots_many *many_of(const struct kernel_set *set, const struct packed_kernel *kernel)
+{
+    for (uint32_t i = 0; i < set->n_prompt; i++)
+        for (uint32_t k = 0; &set->prompt[i] == kernel && k < set->n_many; k++)
+            if (set->many[k].type == kernel->type)
+                return set->many[k].dots;
+    return NULL;
+}
+
 dots_many *kernel_for_many(const struct packed_kernel *kernel)
 {
-    for (size_t s = 0; s < N_SETS; s++)
-        for (uint32_t i = 0; i < sets[s]->n_prompt; i++)
-            if (&sets[s]->prompt[i] == kernel)
-                for (uint32_t k = 0; k < sets[s]->n_many; k++)
-                    if (sets[s]->many[k].type == kernel->type)
-                        return sets[s]->many[k].dots;
-    return NULL;
+    dots_many *dots = prompt_set ? many_of(prompt_set, kernel) : NULL;
+    for (size_t s = 0; s < N_SETS && !dots; s++)
+        dots = many_of(sets[s], kernel);
+    return dots;
 }
 
 act_quantise *kernel_for_activations(void)

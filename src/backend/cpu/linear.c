@@ -78,7 +78,9 @@ struct product {
     const void *op;
     const struct op_plan *plan;
     struct row_list rows[CLASSES]; /* by whose kernels multiply them */
-    dots_two *two[CLASSES];        /* two panels at once; NULL: each by itself */
+    /* Two panels at once, or up to KERNEL_PANELS; NULL, NULL: each by itself. */
+    dots_two *two[CLASSES];
+    dots_many *many[CLASSES];
 };
 
 /* A product: groups of panels, each with chunks of up to KERNEL_X rows. */
@@ -91,7 +93,7 @@ struct split {
 };
 
 /* One call of a kernel: rows [row, row + n_rows) of a class's list, a chunk, by outputs [column,
- * column + n_columns), which are one panel or two. */
+ * column + n_columns), which are one panel or more. */
 struct unit {
     enum numeric_class row_class;
     uint32_t chunk, row, n_rows;
@@ -103,17 +105,32 @@ static uint32_t chunks_of(const struct row_list *rows)
     return (rows->n + KERNEL_X - 1) / KERNEL_X;
 }
 
-/* two: neighbouring panels may be taken by two, where p->two says so. */
-static struct split split_product(const struct worker *w, const struct product *p, uint32_t n_out,
-                                  uint64_t panel_bytes, bool two)
+/* Panels of a unit of a class: as many as its kernels take at once, while that leaves every thread some
+ * units. matrices: that a unit has panels of. */
+static uint32_t unit_panels(const struct worker *w, const struct product *p, const struct split *s,
+                            int row_class, uint32_t matrices)
 {
-    struct split s = {.n_out = n_out, .together = 1, .pace = {1, 1}};
+    uint32_t most = p->many[row_class]  ? KERNEL_PANELS / matrices
+                    : p->two[row_class] ? 2 / matrices
+                                        : 1;
+    uint32_t units = (p->many[row_class] ? 4 : 8) * w->count;
+    while (most > 1 && s->panels / most * s->chunks < units)
+        most /= 2;
+    return most;
+}
+
+static struct split split_product(const struct worker *w, const struct product *p, uint32_t n_out,
+                                  uint64_t panel_bytes, uint32_t matrices)
+{
+    struct split s = {.n_out = n_out, .together = 1};
     s.panels = (n_out + KERNEL_ROWS - 1) / KERNEL_ROWS;
     s.generated = chunks_of(&p->rows[CLASS_GENERATED]);
     s.chunks = s.generated + chunks_of(&p->rows[CLASS_PROMPT]);
-    for (int c = 0; c < CLASSES && two; c++)
-        if (p->two[c] && s.panels / 2 * s.chunks >= 8 * w->count)
-            s.together = s.pace[c] = 2;
+    for (int c = 0; c < CLASSES; c++) {
+        s.pace[c] = unit_panels(w, p, &s, c, matrices);
+        if (p->rows[c].n && s.pace[c] > s.together)
+            s.together = s.pace[c];
+    }
     if (s.chunks > 1)
         while (s.together < 8 && 2 * s.together * panel_bytes <= GROUP_BYTES &&
                s.panels / (2 * s.together) * s.chunks >= 8 * w->count)
@@ -157,13 +174,16 @@ static void each_unit(const struct worker *w, struct split *s, const struct prod
             group_units(s, p, i, work);
 }
 
-/* Whether panels of both matrices (of one, twice) are taken together. */
-static void choose_two(struct product *p, const struct placed_weight *other)
+/* Whether panels of both matrices (of one, more than one) are taken together. */
+static void choose_together(struct product *p, const struct placed_weight *other)
 {
     for (int c = 0; c < CLASSES; c++) {
         const struct packed_kernel *kernel = matrix_kernel(p->weight, (enum numeric_class)c);
-        if (kernel && matrix_kernel(other, (enum numeric_class)c) == kernel &&
-            other->weight->n_cols == p->weight->weight->n_cols && p->rows[c].n >= TWO_ROWS)
+        if (!kernel || matrix_kernel(other, (enum numeric_class)c) != kernel ||
+            other->weight->n_cols != p->weight->weight->n_cols)
+            continue;
+        p->many[c] = kernel_for_many(kernel);
+        if (!p->many[c] && p->rows[c].n >= TWO_ROWS)
             p->two[c] = kernel_for_two(kernel);
     }
 }
@@ -195,22 +215,46 @@ static void unit_rows(const struct product *p, const struct placed_weight *weigh
                    rows);
 }
 
-static void unit_dots(const struct product *p, const struct placed_weight *weight, struct unit unit,
-                      float *sums)
+/* Panels of the unit's columns, of the product's matrix and then of other (NULL: of no other), onto
+ * sums[panel]. Returns how many of each. */
+static uint32_t unit_dots(const struct product *p, const struct placed_weight *other,
+                          struct unit unit, float (*sums)[KERNEL_X * KERNEL_ROWS])
 {
     struct act_rows rows;
-    unit_rows(p, weight, unit, &rows);
-    matrix_dots(weight, unit.row_class, 0, unit.column, &rows, sums);
+    const struct placed_weight *of[KERNEL_PANELS];
+    const uint8_t *panels[KERNEL_PANELS];
+    float *out[KERNEL_PANELS];
+    uint32_t columns[KERNEL_PANELS];
+    uint32_t each = (unit.n_columns + KERNEL_ROWS - 1) / KERNEL_ROWS, n = other ? 2 * each : each;
+    for (uint32_t i = 0; i < n; i++) {
+        of[i] = i < each ? p->weight : other;
+        columns[i] = unit.column + i % each * KERNEL_ROWS;
+        out[i] = sums[i];
+        if (p->many[unit.row_class] || p->two[unit.row_class])
+            panels[i] = matrix_panel(of[i], 0, columns[i]);
+    }
+    unit_rows(p, p->weight, unit, &rows);
+    if (p->many[unit.row_class]) {
+        p->many[unit.row_class](panels, n, p->weight->weight->n_cols, &rows, out);
+    } else if (p->two[unit.row_class] && n == 2) {
+        p->two[unit.row_class](panels, p->weight->weight->n_cols, &rows, out);
+    } else {
+        for (uint32_t i = 0; i < n; i++) {
+            if (i == each) /* whose kernel may want another form */
+                unit_rows(p, other, unit, &rows);
+            matrix_dots(of[i], unit.row_class, 0, columns[i], &rows, out[i]);
+        }
+    }
+    return each;
 }
 
-/* The unit's panel of the product's matrix, and the one of other that has output b. */
-static void two_dots(const struct product *p, const struct placed_weight *other, struct unit unit,
-                     uint32_t b, float *const sums[2])
+/* The i-th panel of a unit. */
+static struct unit unit_panel(struct unit unit, uint32_t i)
 {
-    struct act_rows rows;
-    const uint8_t *panels[2] = {matrix_panel(p->weight, 0, unit.column), matrix_panel(other, 0, b)};
-    unit_rows(p, p->weight, unit, &rows);
-    p->two[unit.row_class](panels, other->weight->n_cols, &rows, sums);
+    uint32_t left = unit.n_columns - i * KERNEL_ROWS;
+    unit.column += i * KERNEL_ROWS;
+    unit.n_columns = left < KERNEL_ROWS ? left : KERNEL_ROWS;
+    return unit;
 }
 
 /* Sums of a unit, and what is done with each of its panels. */
@@ -218,42 +262,57 @@ typedef void panel_work(const struct product *p, struct unit panel, float *sums)
 
 static void each_panel(const struct product *p, struct unit unit, panel_work *work)
 {
-    _Alignas(64) float sums[2][KERNEL_X * KERNEL_ROWS];
-    struct unit panel = unit;
-    if (unit.n_columns <= KERNEL_ROWS) {
-        unit_dots(p, p->weight, unit, sums[0]);
-        work(p, panel, sums[0]);
-        return;
-    }
-    two_dots(p, p->weight, unit, unit.column + KERNEL_ROWS, (float *[]){sums[0], sums[1]});
-    panel.n_columns = KERNEL_ROWS;
-    work(p, panel, sums[0]);
-    panel.column += KERNEL_ROWS;
-    panel.n_columns = unit.n_columns - KERNEL_ROWS;
-    work(p, panel, sums[1]);
+    _Alignas(64) float sums[KERNEL_PANELS][KERNEL_X * KERNEL_ROWS];
+    uint32_t n = unit_dots(p, NULL, unit, sums);
+    for (uint32_t i = 0; i < n; i++)
+        work(p, unit_panel(unit, i), sums[i]);
+}
+
+/* Floats from a row of a view to the next. */
+static size_t row_step(const struct cpu_run *run, struct view view)
+{
+    return run->program->program->buffers[view.buffer].width;
+}
+
+/* Whole panels, which nearly all are, by loops of constant length. */
+static void add_columns(float *restrict sum, const float *restrict x, uint32_t n)
+{
+    if (n == KERNEL_ROWS)
+        for (uint32_t c = 0; c < KERNEL_ROWS; c++)
+            sum[c] += x[c];
+    else
+        for (uint32_t c = 0; c < n; c++)
+            sum[c] += x[c];
+}
+
+static void write_columns(float *restrict out, const float *restrict sum, uint32_t n)
+{
+    if (n == KERNEL_ROWS)
+        memcpy(out, sum, KERNEL_ROWS * sizeof *out);
+    else
+        memcpy(out, sum, n * sizeof *out);
 }
 
 static void linear_panel(const struct product *p, struct unit unit, float *sums)
 {
     const struct op_linear *op = p->op;
+    bool adds = op->residual.buffer != NO_BUFFER;
+    float *out = run_row(p->run, op->out, 0) + unit.column;
+    const float *residual = adds ? run_row(p->run, op->residual, 0) + unit.column : NULL;
+    size_t step = row_step(p->run, op->out);
+    size_t residual_step = adds ? row_step(p->run, op->residual) : 0;
     for (uint32_t m = 0; m < unit.n_rows; m++) {
         uint32_t row = unit_row(p, unit, m);
         float *sum = sums + m * KERNEL_ROWS;
-        float *out = run_row(p->run, op->out, row) + unit.column;
-        const float *residual = op->residual.buffer == NO_BUFFER
-                                    ? NULL
-                                    : run_row(p->run, op->residual, row) + unit.column;
-        for (uint32_t c = 0; p->bias && c < unit.n_columns; c++)
-            sum[c] += p->bias[unit.column + c];
+        if (p->bias)
+            add_columns(sum, p->bias + unit.column, unit.n_columns);
         for (uint32_t c = 0; op->act != ACT_NONE && c < unit.n_columns; c++)
             sum[c] = activate(op->act, sum[c]);
         for (uint32_t c = 0; op->scale != 1.0f && c < unit.n_columns; c++)
             sum[c] *= op->scale;
-        if (residual)
-            for (uint32_t c = 0; c < unit.n_columns; c++)
-                out[c] = residual[c] + sum[c];
-        else
-            memcpy(out, sum, unit.n_columns * sizeof *out);
+        if (adds)
+            add_columns(sum, residual + row * residual_step, unit.n_columns);
+        write_columns(out + row * step, sum, unit.n_columns);
     }
 }
 
@@ -271,8 +330,8 @@ void cpu_linear(const struct worker *w, const struct op_linear *op, const struct
                         .bias = run_vector(run, op->bias),
                         .op = op};
     take_input(w, &p, op->in, run_rows(run, op->in));
-    choose_two(&p, p.weight);
-    struct split split = split_product(w, &p, op->out.width, p.weight->panel_bytes, true);
+    choose_together(&p, p.weight);
+    struct split split = split_product(w, &p, op->out.width, p.weight->panel_bytes, 1);
     each_unit(w, &split, &p, linear_unit);
 }
 
@@ -294,28 +353,37 @@ static void give_panel(const struct product *p, struct view out, struct unit uni
         matrix_give(p->run, p->plan, out, unit_row(p, unit, m), block, 1);
 }
 
-static void gated_unit(const struct product *p, struct unit unit)
+/* One panel of both matrices: gates becomes what is written. */
+static void gated_panel(const struct product *p, struct unit unit, float *gates, float *ups)
 {
     const struct op_gated *op = p->op;
-    _Alignas(64) float gates[KERNEL_X * KERNEL_ROWS];
-    _Alignas(64) float ups[KERNEL_X * KERNEL_ROWS];
-    if (p->two[unit.row_class]) {
-        two_dots(p, p->other, unit, unit.column, (float *[]){gates, ups});
-    } else {
-        unit_dots(p, p->weight, unit, gates);
-        unit_dots(p, p->other, unit, ups);
-    }
+    float *out = run_row(p->run, op->out, 0) + unit.column;
+    size_t step = row_step(p->run, op->out);
     for (uint32_t m = 0; m < unit.n_rows; m++) {
-        float *out = run_row(p->run, op->out, unit_row(p, unit, m)) + unit.column;
-        float *gate = gates + m * KERNEL_ROWS, *up = ups + m * KERNEL_ROWS;
-        for (uint32_t c = 0; p->bias && c < unit.n_columns; c++)
-            gate[c] += p->bias[unit.column + c];
-        for (uint32_t c = 0; p->other_bias && c < unit.n_columns; c++)
-            up[c] += p->other_bias[unit.column + c];
-        activate_gates(p->run, op->act, gate, up, unit.n_columns, out);
+        if (p->bias)
+            add_columns(gates + m * KERNEL_ROWS, p->bias + unit.column, unit.n_columns);
+        if (p->other_bias)
+            add_columns(ups + m * KERNEL_ROWS, p->other_bias + unit.column, unit.n_columns);
+    }
+    bool whole = unit.n_columns == KERNEL_ROWS;
+    if (whole) /* else some sums were never computed */
+        activate_gates(p->run, op->act, gates, ups, unit.n_rows * KERNEL_ROWS, gates);
+    for (uint32_t m = 0; m < unit.n_rows; m++) {
+        float *gate = gates + m * KERNEL_ROWS;
+        if (!whole)
+            activate_gates(p->run, op->act, gate, ups + m * KERNEL_ROWS, unit.n_columns, gate);
+        write_columns(out + unit_row(p, unit, m) * step, gate, unit.n_columns);
     }
     if (any_form(p->plan->gives))
         give_panel(p, op->out, unit);
+}
+
+static void gated_unit(const struct product *p, struct unit unit)
+{
+    _Alignas(64) float sums[KERNEL_PANELS][KERNEL_X * KERNEL_ROWS];
+    uint32_t n = unit_dots(p, p->other, unit, sums);
+    for (uint32_t i = 0; i < n; i++)
+        gated_panel(p, unit_panel(unit, i), sums[i], sums[n + i]);
 }
 
 void cpu_gated(const struct worker *w, const struct op_gated *op, const struct op_plan *plan)
@@ -329,9 +397,9 @@ void cpu_gated(const struct worker *w, const struct op_gated *op, const struct o
                         .other_bias = run_vector(run, op->up_bias),
                         .op = op};
     take_input(w, &p, op->in, run_rows(run, op->in));
-    choose_two(&p, p.other);
+    choose_together(&p, p.other);
     struct split split =
-        split_product(w, &p, op->out.width, p.weight->panel_bytes + p.other->panel_bytes, false);
+        split_product(w, &p, op->out.width, p.weight->panel_bytes + p.other->panel_bytes, 2);
     each_unit(w, &split, &p, gated_unit);
 }
 
@@ -364,7 +432,7 @@ void cpu_logits(const struct worker *w, const struct op_logits *op, const struct
                         .bias = run_vector(run, op->bias),
                         .op = op};
     take_input(w, &p, op->in, run->step->n_logits);
-    choose_two(&p, p.weight);
-    struct split split = split_product(w, &p, op->out.width, p.weight->panel_bytes, true);
+    choose_together(&p, p.weight);
+    struct split split = split_product(w, &p, op->out.width, p.weight->panel_bytes, 1);
     each_unit(w, &split, &p, logits_unit);
 }

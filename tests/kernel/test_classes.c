@@ -6,6 +6,7 @@
  * rows see each other, is played with prompt rows only, with generated rows only, and with both in any
  * mixture: a row must have the bits of the one or the other, and the two must differ in every row.
  */
+#include <math.h>
 #include <string.h>
 
 #include "backend/backend.h"
@@ -201,6 +202,20 @@ static bool same_row(const struct table *a, const struct table *b, uint32_t s, u
            (!x->logits || memcmp(x->logits, y->logits, r->n_vocab * sizeof(float)) == 0);
 }
 
+/* The classes differ by their rounding only: of all rows' differences, against the rows. */
+static double distance(const struct table *a, const struct table *b)
+{
+    double apart = 0.0, size = 0.0;
+    for (uint32_t s = 0; s < a->size.crowd; s++)
+        for (uint32_t p = 0; p < a->size.positions; p++)
+            for (uint32_t c = 0; c < a->result.hidden_width; c++) {
+                double x = a->rows[s][p]->hidden[c], d = x - b->rows[s][p]->hidden[c];
+                apart += d * d;
+                size += x * x;
+            }
+    return sqrt(apart / size);
+}
+
 /* Rows of `here` have the bits of their class's table. */
 static void of_their_class(const struct table *here,
                            const struct table *const pure[CLASS_GENERATED + 1], const char *what)
@@ -236,6 +251,7 @@ static void with(const struct kernel_set *set, struct size size,
             assert_true(same_row(&without, &generated, s, p));
             assert_false(same_row(&without, &prompt, s, p));
         }
+    assert_true(distance(&generated, &prompt) < 0.1);
     const struct table *const pure[] = {[CLASS_PROMPT] = &prompt, [CLASS_GENERATED] = &generated};
     for (size_t i = 0; i < sizeof mixtures / sizeof *mixtures; i++) {
         play(&kit, config, mixtures[i], size, &mixed);

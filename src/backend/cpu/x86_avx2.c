@@ -155,7 +155,7 @@ void avx2_quantise(enum act_form form, const float *x, uint32_t n, void *block)
         break;
     }
     default:
-        break;
+        act_quantise_scalar(form, x, n, block);
     }
 }
 

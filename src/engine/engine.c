@@ -180,6 +180,8 @@ static bool damaged(const void *context)
 
 /* The public numbering is the internal one. */
 _Static_assert((int)SLUICE_POOLING_DEFAULT == (int)MODEL_POOLING_NONE, "pooling numbering");
+_Static_assert((int)SLUICE_POOLING_LAST == (int)MODEL_POOLING_LAST, "pooling numbering");
+_Static_assert((int)SLUICE_POOLING_MEAN == (int)MODEL_POOLING_MEAN, "pooling numbering");
 _Static_assert((int)SLUICE_POOLING_FIRST == (int)MODEL_POOLING_FIRST, "pooling numbering");
 
 static enum status open_model(const sluice_engine_options *options, sluice_engine **engine,

@@ -29,7 +29,7 @@ enum status index_create(struct kv *kv, struct error *err)
         if (per_page && (n == 0 || per_page < n))
             n = per_page;
     }
-    n = 2 * kv->config.n_pages * (n ? n : 1) + kv->config.n_slots;
+    n = 2ull * kv->config.n_pages * (n ? n : 1) + kv->config.n_slots;
     kv->n_blocks = kv->config.no_index ? 0 : n < 1u << 30 ? (uint32_t)n : 1u << 30;
     kv->n_buckets = 16;
     while (kv->n_buckets < kv->n_blocks && kv->n_buckets < 1u << 30)

@@ -12,9 +12,9 @@
  * The prefix index keeps what was computed. Its unit is a block of a few tokens (KV_BLOCK_MAX, or the
  * power of two below it that divides the pages of all groups), so that a hit may end within a page:
  * the page is then shared, and copied by whoever writes it at a position that others hold or that a
- * block names; its last part is written in place. A block's key chains its parent's key, its tokens, the salt and the pool's identity (XXH3,
- * 128 bits, seeded); tokens are compared as well. A block is pending while the slot that opened with
- * it computes it, and usable from kv_commit() on; if that slot closes first, the block is forgotten
+ * block names; its last part is written in place. A block's key chains its parent's key, its tokens,
+ * the salt and the pool's identity (XXH3, 128 bits, seeded); tokens are compared as well. A block is
+ * pending while the slot that opened with it computes it, and usable from kv_commit() on; if that slot closes first, the block is forgotten
  * and whoever opens next computes it. Pages that only the index names are free, but keep what they
  * hold until they are needed: the one released longest ago goes first, a sequence's last page before
  * its first.

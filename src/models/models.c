@@ -1,7 +1,8 @@
 /*
  * The set of models: implements sluice_models_*() of sluice.h on top of sluice_engine_*(), and knows
- * no more of an engine than an embedder does (so it is a module of its own). A thread of its own ("keeper") loads, one model at a time, and unloads; callers
- * only change what is wanted, under one lock that is never held while a model loads or closes.
+ * no more of an engine than an embedder does (so it is a module of its own). A thread of its own
+ * ("keeper") loads, one model at a time, and unloads; callers only change what is wanted, under one
+ * lock that is never held while a model loads or closes.
  *
  *   unloaded --hold--> wanted --keeper--> loading -> loaded --idle, or room is needed--> closing
  *

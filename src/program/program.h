@@ -193,8 +193,9 @@ struct op_linear {
 };
 
 /* q [n_heads * k_head_dim], k [n_kv_heads * k_head_dim], v [n_kv_heads * v_head_dim] of the group;
- * GROUP_LATENT: q [n_heads * (k_head_dim + v_head_dim)], whose latent part does not turn. Angle of pair i at position p: p * freqs[i]; values are multiplied by `magnitude` (YaRN). Only the
- * first rope_dims columns of a head turn. k and v absent: only q turns, nothing is appended. */
+ * GROUP_LATENT: q [n_heads * (k_head_dim + v_head_dim)], whose latent part does not turn. Angle of
+ * pair i at position p: p * freqs[i]; values are multiplied by `magnitude` (YaRN). Only the first
+ * rope_dims columns of a head turn. k and v absent: only q turns, nothing is appended. */
 struct op_rope_kv {
     struct view q, k, v;
     uint32_t n_heads;
@@ -278,7 +279,8 @@ struct op_ssm {
 };
 
 /* Per value head h of n_heads, with key head g = h / (n_heads / n_key_heads), or where `tiled` (as
- * GGUF files order value heads) g = h % n_key_heads; q and k are scaled to length 1 first, as x / sqrt(sum(x^2) + 1e-6), and q by 1 / sqrt(k_dim):
+ * GGUF files order value heads) g = h % n_key_heads; q and k are scaled to length 1 first, as
+ * x / sqrt(sum(x^2) + 1e-6), and q by 1 / sqrt(k_dim):
  *     S[i][j] = exp(a[h] softplus(decay[h] + dt_bias[h])) S[i][j]
  *     u[j] = sigmoid(beta[h]) (v[h][j] - sum_i k[g][i] S[i][j])
  *     S[i][j] += k[g][i] u[j]                 out[h][j] = sum_i q[g][i] S[i][j]

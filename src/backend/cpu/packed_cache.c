@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/wait.h"
 
 #define PATIENCE_NS 1000000000 /* of closing, before it says what it waits for */
 #define LOCK_TRY_NS 20000000
@@ -66,7 +67,7 @@ enum status packed_cache_open(const char *folder, uint64_t most_bytes, struct pa
         goto failed;
     }
     pthread_mutex_init(&cache->lock, NULL);
-    pthread_cond_init(&cache->changed, NULL);
+    cond_init(&cache->changed);
     *out = cache;
     return STATUS_OK;
 failed:
@@ -302,14 +303,11 @@ void packed_cache_keep(struct packed_cache *cache, const struct packed_contents 
 
 static void finish_writing(struct packed_cache *cache)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += PATIENCE_NS / 1000000000;
+    uint64_t deadline = clock_now_ns() + PATIENCE_NS;
     pthread_mutex_lock(&cache->lock);
     cache->closing = true;
-    int result = 0;
-    while (!cache->finished && result == 0)
-        result = pthread_cond_timedwait(&cache->changed, &cache->lock, &until);
+    while (!cache->finished && cond_wait_until(&cache->changed, &cache->lock, deadline))
+        ;
     bool finished = cache->finished;
     pthread_mutex_unlock(&cache->lock);
     if (!finished)

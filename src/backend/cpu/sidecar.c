@@ -8,7 +8,7 @@
 #include "base/checked.h"
 
 #define HEADER_BYTES 128
-#define MATRIX_BYTES 40
+#define MATRIX_BYTES 40 /* struct sidecar_matrix, and zeros */
 #define ORDER_MARK   0x01020304u
 
 static const char magic[8] = {'S', 'L', 'U', 'P', 'A', 'C', 'K', '\n'};

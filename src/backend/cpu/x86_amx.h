@@ -14,8 +14,9 @@ struct tile_shapes {
     uint8_t rows[16];
 };
 
-/* All tiles: 16 rows of 64 bytes. Loading and releasing the configuration takes ten microseconds where a hypervisor is below, so that
- * tiles stay configured until the thread rests. XINUSE tells, whoever used tiles meanwhile. */
+/* All tiles: 16 rows of 64 bytes. Loading and releasing the configuration takes ten microseconds
+ * where a hypervisor is below, so that tiles stay configured until the thread rests. XINUSE tells,
+ * whoever used tiles meanwhile. */
 __attribute__((target("xsave"))) static inline bool tiles_in_use(void)
 {
     return _xgetbv(1) >> 17 & 1;

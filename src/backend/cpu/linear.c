@@ -89,7 +89,8 @@ struct split {
     uint32_t panels, together;  /* panels of a group */
     uint32_t pace[CLASSES];     /* panels of a unit */
     uint32_t chunks, generated; /* of them, the first ones, of generated rows */
-    struct taking units;        /* group * chunks + chunk */
+    bool chunk_by_chunk; /* all groups meet a chunk, then the next; else chunks change faster */
+    struct taking units; /* of a group by a chunk */
 };
 
 /* One call of a kernel: rows [row, row + n_rows) of a class's list, a chunk, by outputs [column,
@@ -130,6 +131,8 @@ static struct split split_product(const struct worker *w, const struct product *
         s.pace[c] = unit_panels(w, p, &s, c, matrices);
         if (p->rows[c].n && s.pace[c] > s.together)
             s.together = s.pace[c];
+        /* Rows stay in the level-2 cache there, and weights are read once for each chunk. */
+        s.chunk_by_chunk |= p->rows[c].n && p->many[c];
     }
     if (s.chunks > 1)
         while (s.together < 8 && 2 * s.together * panel_bytes <= GROUP_BYTES &&
@@ -146,7 +149,9 @@ typedef void unit_work(const struct product *p, struct unit unit);
  * nearly equal size. */
 static void group_units(const struct split *s, const struct product *p, uint64_t i, unit_work *work)
 {
-    uint32_t group = (uint32_t)(i / s->chunks), chunk = (uint32_t)(i % s->chunks);
+    uint32_t groups = (s->panels + s->together - 1) / s->together;
+    uint32_t group = (uint32_t)(s->chunk_by_chunk ? i % groups : i / s->chunks);
+    uint32_t chunk = (uint32_t)(s->chunk_by_chunk ? i / groups : i % s->chunks);
     bool generated = chunk < s->generated;
     struct unit unit = {.chunk = chunk, .row_class = generated ? CLASS_GENERATED : CLASS_PROMPT};
     uint32_t pace = s->pace[unit.row_class];
@@ -293,32 +298,39 @@ static void write_columns(float *restrict out, const float *restrict sum, uint32
         memcpy(out, sum, n * sizeof *out);
 }
 
-static void linear_panel(const struct product *p, struct unit unit, float *sums)
+/* What becomes of a row's sums of one panel; residual: NULL, or what is added. */
+static void linear_columns(const struct product *p, struct unit panel, float *sum,
+                           const float *residual, float *out)
 {
     const struct op_linear *op = p->op;
+    if (p->bias)
+        add_columns(sum, p->bias + panel.column, panel.n_columns);
+    for (uint32_t c = 0; op->act != ACT_NONE && c < panel.n_columns; c++)
+        sum[c] = activate(op->act, sum[c]);
+    for (uint32_t c = 0; op->scale != 1.0f && c < panel.n_columns; c++)
+        sum[c] *= op->scale;
+    if (residual)
+        add_columns(sum, residual + panel.column, panel.n_columns);
+    write_columns(out + panel.column, sum, panel.n_columns);
+}
+
+/* Row by row, since rows lie far apart and panels of a row side by side. */
+static void linear_unit(const struct product *p, struct unit unit)
+{
+    _Alignas(64) float sums[KERNEL_PANELS][KERNEL_X * KERNEL_ROWS];
+    const struct op_linear *op = p->op;
+    uint32_t n = unit_dots(p, NULL, unit, sums);
     bool adds = op->residual.buffer != NO_BUFFER;
-    float *out = run_row(p->run, op->out, 0) + unit.column;
-    const float *residual = adds ? run_row(p->run, op->residual, 0) + unit.column : NULL;
+    float *out = run_row(p->run, op->out, 0);
+    const float *residual = adds ? run_row(p->run, op->residual, 0) : NULL;
     size_t step = row_step(p->run, op->out);
     size_t residual_step = adds ? row_step(p->run, op->residual) : 0;
     for (uint32_t m = 0; m < unit.n_rows; m++) {
         uint32_t row = unit_row(p, unit, m);
-        float *sum = sums + m * KERNEL_ROWS;
-        if (p->bias)
-            add_columns(sum, p->bias + unit.column, unit.n_columns);
-        for (uint32_t c = 0; op->act != ACT_NONE && c < unit.n_columns; c++)
-            sum[c] = activate(op->act, sum[c]);
-        for (uint32_t c = 0; op->scale != 1.0f && c < unit.n_columns; c++)
-            sum[c] *= op->scale;
-        if (adds)
-            add_columns(sum, residual + row * residual_step, unit.n_columns);
-        write_columns(out + row * step, sum, unit.n_columns);
+        for (uint32_t i = 0; i < n; i++)
+            linear_columns(p, unit_panel(unit, i), sums[i] + m * KERNEL_ROWS,
+                           adds ? residual + row * residual_step : NULL, out + row * step);
     }
-}
-
-static void linear_unit(const struct product *p, struct unit unit)
-{
-    each_panel(p, unit, linear_panel);
 }
 
 void cpu_linear(const struct worker *w, const struct op_linear *op, const struct op_plan *plan)
@@ -354,36 +366,42 @@ static void give_panel(const struct product *p, struct view out, struct unit uni
 }
 
 /* One panel of both matrices: gates becomes what is written. */
-static void gated_panel(const struct product *p, struct unit unit, float *gates, float *ups)
+static void gate_panel(const struct product *p, struct unit panel, float *gates, float *ups)
 {
     const struct op_gated *op = p->op;
-    float *out = run_row(p->run, op->out, 0) + unit.column;
-    size_t step = row_step(p->run, op->out);
-    for (uint32_t m = 0; m < unit.n_rows; m++) {
+    for (uint32_t m = 0; m < panel.n_rows; m++) {
         if (p->bias)
-            add_columns(gates + m * KERNEL_ROWS, p->bias + unit.column, unit.n_columns);
+            add_columns(gates + m * KERNEL_ROWS, p->bias + panel.column, panel.n_columns);
         if (p->other_bias)
-            add_columns(ups + m * KERNEL_ROWS, p->other_bias + unit.column, unit.n_columns);
+            add_columns(ups + m * KERNEL_ROWS, p->other_bias + panel.column, panel.n_columns);
     }
-    bool whole = unit.n_columns == KERNEL_ROWS;
-    if (whole) /* else some sums were never computed */
-        activate_gates(p->run, op->act, gates, ups, unit.n_rows * KERNEL_ROWS, gates);
-    for (uint32_t m = 0; m < unit.n_rows; m++) {
-        float *gate = gates + m * KERNEL_ROWS;
-        if (!whole)
-            activate_gates(p->run, op->act, gate, ups + m * KERNEL_ROWS, unit.n_columns, gate);
-        write_columns(out + unit_row(p, unit, m) * step, gate, unit.n_columns);
+    if (panel.n_columns == KERNEL_ROWS) {
+        activate_gates(p->run, op->act, gates, ups, panel.n_rows * KERNEL_ROWS, gates);
+        return;
     }
-    if (any_form(p->plan->gives))
-        give_panel(p, op->out, unit);
+    for (uint32_t m = 0; m < panel.n_rows; m++) /* some sums were never computed */
+        activate_gates(p->run, op->act, gates + m * KERNEL_ROWS, ups + m * KERNEL_ROWS,
+                       panel.n_columns, gates + m * KERNEL_ROWS);
 }
 
 static void gated_unit(const struct product *p, struct unit unit)
 {
     _Alignas(64) float sums[KERNEL_PANELS][KERNEL_X * KERNEL_ROWS];
+    const struct op_gated *op = p->op;
     uint32_t n = unit_dots(p, p->other, unit, sums);
+    float *out = run_row(p->run, op->out, 0);
+    size_t step = row_step(p->run, op->out);
     for (uint32_t i = 0; i < n; i++)
-        gated_panel(p, unit_panel(unit, i), sums[i], sums[n + i]);
+        gate_panel(p, unit_panel(unit, i), sums[i], sums[n + i]);
+    for (uint32_t m = 0; m < unit.n_rows; m++) {
+        float *to = out + unit_row(p, unit, m) * step;
+        for (uint32_t i = 0; i < n; i++) {
+            struct unit panel = unit_panel(unit, i);
+            write_columns(to + panel.column, sums[i] + m * KERNEL_ROWS, panel.n_columns);
+        }
+    }
+    for (uint32_t i = 0; i < n && any_form(p->plan->gives); i++)
+        give_panel(p, op->out, unit_panel(unit, i));
 }
 
 void cpu_gated(const struct worker *w, const struct op_gated *op, const struct op_plan *plan)

@@ -47,8 +47,11 @@ struct key {
 /* Measured times, in nanoseconds; 0: not measured yet. */
 struct times {
     double generated[LOADS]; /* a step of generated rows alone, by their number */
-    double row;              /* one prompt row */
-    uint32_t age[LOADS];     /* mixed steps since */
+    double prompts; /* that a step has prompt rows at all: weights to be unpacked for them */
+    double row;     /* one prompt row more */
+    /* Means over the last steps with prompt rows: rows, time for them, rows x rows, rows x time. */
+    double n, took, n_n, n_took;
+    uint32_t age[LOADS]; /* mixed steps since */
 };
 
 struct sched {

@@ -204,6 +204,24 @@ static void blend(double *average, double value)
     *average = *average > 0.0 ? 0.75 * *average + 0.25 * value : value;
 }
 
+/* A line through what steps with prompt rows took: their slope and what all of them have in common.
+ * Where kernels for prompts unpack weights first, a few rows take as long as fifty: taken for a price
+ * of rows, that would make chunks shorter, and rows dearer, each time. */
+static void measure_prompts(struct times *t, double n, double took)
+{
+    blend(&t->n, n);
+    blend(&t->took, took);
+    blend(&t->n_n, n * n);
+    blend(&t->n_took, n * took);
+    double mean = t->took / t->n, spread = t->n_n - t->n * t->n;
+    if (spread > 0.02 * t->n_n) /* chunks of different lengths */
+        t->row = (t->n_took - t->n * t->took) / spread;
+    else
+        t->row = (t->took - t->prompts) / t->n;
+    t->row = t->row < mean / 8 ? mean / 8 : t->row > mean ? mean : t->row;
+    t->prompts = t->took - t->row * t->n;
+}
+
 void sched_measure(struct sched *sched, uint32_t n_generated, uint32_t n_prompt, uint64_t ns)
 {
     struct times *t = &sched->times;
@@ -214,7 +232,7 @@ void sched_measure(struct sched *sched, uint32_t n_generated, uint32_t n_prompt,
         t->age[load] = 0;
     } else if (n_generated == 0 || alone > 0.0) {
         double rest = took - alone > took / 16 ? took - alone : took / 16;
-        blend(&t->row, rest / n_prompt);
+        measure_prompts(t, n_prompt, rest);
         t->age[load]++;
     }
 }
@@ -224,7 +242,7 @@ uint64_t sched_expect(const struct sched *sched, uint32_t n_generated, uint32_t 
     const struct times *t = &sched->times;
     double alone = n_generated ? t->generated[load_class(n_generated)] : 0.0;
     bool known = (n_generated == 0 || alone > 0.0) && (n_prompt == 0 || t->row > 0.0);
-    return known ? (uint64_t)(alone + n_prompt * t->row) : 0;
+    return known ? (uint64_t)(alone + (n_prompt ? t->prompts + n_prompt * t->row : 0.0)) : 0;
 }
 
 /* Rows that prompts may have in this step. 0 only where a step of generated rows alone is due, to
@@ -250,8 +268,8 @@ static uint32_t prompt_budget(struct sched *sched, uint32_t n_prompts)
     }
     if (t->row <= 0.0)
         return at_most(rows, n ? 32 > least ? 32 : least : rows);
-    double fit = extra / t->row;
-    uint32_t budget = fit < (double)rows ? (uint32_t)fit : rows;
+    double fit = (extra - t->prompts) / t->row;
+    uint32_t budget = fit <= 0.0 ? 0 : fit < (double)rows ? (uint32_t)fit : rows;
     return at_most(budget > least ? budget : least, rows);
 }
 

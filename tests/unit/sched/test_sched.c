@@ -20,8 +20,9 @@ struct sequence {
 struct bench {
     struct kv *kv;
     struct sched *sched;
-    struct sequence *sequences;    /* by id */
-    uint64_t ns_generated, ns_row; /* how long steps take; 0: not told */
+    struct sequence *sequences;                /* by id */
+    uint64_t ns_generated, ns_prompts, ns_row; /* how long steps take; 0: not told.
+                                                   ns_prompts: what any rows of prompts cost more */
 };
 
 static struct error err;
@@ -113,7 +114,8 @@ static uint32_t finish(struct bench *b, const struct sched_plan *plan)
     sched_commit(b->sched);
     if (b->ns_row)
         sched_measure(b->sched, plan->n_generated, n_prompt,
-                      (plan->n_generated ? b->ns_generated : 0) + n_prompt * b->ns_row);
+                      (plan->n_generated ? b->ns_generated : 0) + (n_prompt ? b->ns_prompts : 0) +
+                          n_prompt * b->ns_row);
     return n_prompt;
 }
 
@@ -315,6 +317,32 @@ static void test_gap_while_prompts_outnumber_streams(void **state)
         assert_true(longest >= cases[i].most / 100 * 85);
         bench_free(&b);
     }
+}
+
+/* Where having prompts at all has a price, as on processors that unpack weights for them, it is not
+ * taken for a price of rows: chunks stay as long as they may be. */
+static void test_price_of_having_prompts(void **state)
+{
+    (void)state;
+    struct sched_config config = normal;
+    config.n_slots = 12;
+    config.max_rows = config.max_outputs = 512;
+    struct bench b = bench_of(4000, &config);
+    b.ns_generated = 60000000;
+    b.ns_prompts = 45000000;
+    b.ns_row = 1000000;
+    add(&b, 1, 10, 900);
+    run_steps(&b, 10);
+    add(&b, 2, 60, 1); /* chunks of two lengths */
+    run_steps(&b, 5);
+    for (uint64_t id = 3; id <= 8; id++)
+        add(&b, id, 600, 1);
+    for (int i = 0; i < 20; i++) {
+        uint64_t rows = finish(&b, sched_plan(b.sched));
+        uint64_t ns = b.ns_generated + b.ns_prompts + rows * b.ns_row;
+        assert_true(ns <= 250000000 && (i < 8 || rows >= 130)); /* 145 fit */
+    }
+    bench_free(&b);
 }
 
 /* A warm turn arrives while a cold prompt is being computed: it is next. */
@@ -597,6 +625,7 @@ int main(void)
         cmocka_unit_test(test_priority_and_fair_share),
         cmocka_unit_test(test_gap_while_streams_outnumber_prompts),
         cmocka_unit_test(test_gap_while_prompts_outnumber_streams),
+        cmocka_unit_test(test_price_of_having_prompts),
         cmocka_unit_test(test_warm_turn_overtakes_a_cold_prompt),
         cmocka_unit_test(test_agents_arrive_together),
         cmocka_unit_test(test_fork),

@@ -131,8 +131,9 @@ static struct split split_product(const struct worker *w, const struct product *
         s.pace[c] = unit_panels(w, p, &s, c, matrices);
         if (p->rows[c].n && s.pace[c] > s.together)
             s.together = s.pace[c];
-        /* Rows stay in the level-2 cache there, and weights are read once for each chunk. */
-        s.chunk_by_chunk |= p->rows[c].n && p->many[c];
+        /* Rows stay in the level-2 cache there, and weights are read once for each chunk. A single
+         * chunk of prompt rows shares weights with the generated rows beside it instead. */
+        s.chunk_by_chunk |= p->rows[c].n > KERNEL_X && p->many[c];
     }
     if (s.chunks > 1)
         while (s.together < 8 && 2 * s.together * panel_bytes <= GROUP_BYTES &&

@@ -433,6 +433,21 @@ static void compare(const struct run_result *a, const struct run_result *b, doub
     }
 }
 
+/* The bits of `want`, whatever the cuts, pages and threads. */
+static void same_however_cut(struct kit *kit, enum tensor_type type, const struct run_result *want)
+{
+    static const uint32_t threads[] = {1, 2, 3, 16}, pages[] = {64, 4, 16, 176};
+    struct run_result other;
+    for (int i = 0; i < 4; i++) {
+        run_one(kit, 1, pages[i], threads[i], &cpu_backend_api, type, &other);
+        compare(&other, want, 0.0, "in odd pieces");
+        run_result_free(&other);
+    }
+    run_one(kit, 0, 128, 16, &cpu_backend_api, type, &other);
+    compare(&other, want, 0.0, "on 16 threads");
+    run_result_free(&other);
+}
+
 static void long_sequences(uint32_t heads, uint32_t kv_heads, uint32_t dim, uint32_t window)
 {
     static const struct {
@@ -444,7 +459,7 @@ static void long_sequences(uint32_t heads, uint32_t kv_heads, uint32_t dim, uint
                  {TENSOR_Q8_0, 2e-2},
                  {TENSOR_F8_E4M3, 8e-2}};
     struct kit kit;
-    struct run_result want, first, other;
+    struct run_result want, first;
     assert_true(build(&kit, heads, kv_heads, dim, window));
     run_one(&kit, 0, 32, 1, &ref_backend_api, TENSOR_F32, &want);
     for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
@@ -452,15 +467,7 @@ static void long_sequences(uint32_t heads, uint32_t kv_heads, uint32_t dim, uint
             continue;
         run_one(&kit, 0, 32, 1, &cpu_backend_api, types[t].type, &first);
         compare(&first, &want, types[t].tolerance, "against ref");
-        static const uint32_t threads[] = {1, 2, 3, 16}, pages[] = {64, 4, 16, 176};
-        for (int i = 0; i < 4; i++) {
-            run_one(&kit, 1, pages[i], threads[i], &cpu_backend_api, types[t].type, &other);
-            compare(&other, &first, 0.0, "in odd pieces");
-            run_result_free(&other);
-        }
-        run_one(&kit, 0, 128, 16, &cpu_backend_api, types[t].type, &other);
-        compare(&other, &first, 0.0, "on 16 threads");
-        run_result_free(&other);
+        same_however_cut(&kit, types[t].type, &first);
         run_result_free(&first);
     }
     run_result_free(&want);
@@ -501,7 +508,6 @@ static void long_prompts(const struct tile_attention *tiles, uint32_t heads, uin
         enum tensor_type type;
         double tolerance;
     } types[] = {{TENSOR_F16, NARROW_ERROR + 2e-3}, {TENSOR_BF16, NARROW_ERROR + 1e-2}};
-    static const uint32_t threads[] = {1, 2, 3, 16}, pages[] = {64, 4, 16, 176};
     struct kit kit;
     struct run_result want, first, other;
     assert_true(build(&kit, heads, kv_heads, dim, window));
@@ -511,14 +517,7 @@ static void long_prompts(const struct tile_attention *tiles, uint32_t heads, uin
         run_one(&kit, 0, 32, 1, &cpu_backend_api, types[t].type, &first);
         assert_non_null(strstr(first.kernels, tiles->name));
         compare(&first, &want, types[t].tolerance, tiles->name);
-        for (int i = 0; i < 4; i++) {
-            run_one(&kit, 1, pages[i], threads[i], &cpu_backend_api, types[t].type, &other);
-            compare(&other, &first, 0.0, "in odd pieces");
-            run_result_free(&other);
-        }
-        run_one(&kit, 0, 128, 16, &cpu_backend_api, types[t].type, &other);
-        compare(&other, &first, 0.0, "on 16 threads");
-        run_result_free(&other);
+        same_however_cut(&kit, types[t].type, &first);
         kernels_set_prompt(&(struct kernel_set){.attention = NULL});
         run_one(&kit, 0, 32, 1, &cpu_backend_api, types[t].type, &other);
         assert_false(same_bits(&other, &first));

@@ -45,6 +45,47 @@ static inline bool evenly_spaced(const struct act_rows *rows, size_t apart)
     return true;
 }
 
+/* Tiles 0..3 of floats, of 16 * tiles rows by `panels` panels (1 or 2 each, constants): zeros at first,
+ * later what waits at sums[panel][tile]. */
+INLINE void load_sums(uint32_t panels, uint32_t tiles, bool first, float *const sums[2][2])
+{
+    if (first) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        return;
+    }
+    _tile_loadd(0, sums[0][0], 64);
+    if (tiles > 1)
+        _tile_loadd(1, sums[0][1], 64);
+    if (panels > 1)
+        _tile_loadd(2, sums[1][0], 64);
+    if (panels > 1 && tiles > 1)
+        _tile_loadd(3, sums[1][1], 64);
+}
+
+INLINE void store_sums(uint32_t panels, uint32_t tiles, float *const sums[2][2])
+{
+    _tile_stored(0, sums[0][0], 64);
+    if (tiles > 1)
+        _tile_stored(1, sums[0][1], 64);
+    if (panels > 1)
+        _tile_stored(2, sums[1][0], 64);
+    if (panels > 1 && tiles > 1)
+        _tile_stored(3, sums[1][1], 64);
+}
+
+/* Where the sums of rows m .. m + 32 of n_rows wait: those of whole tiles in out, of the last rows in
+ * rest. */
+static inline void place_sums(uint32_t panels, uint32_t m, uint32_t n_rows, float *const *out,
+                              float rest[][256], float *sums[2][2])
+{
+    for (uint32_t i = 0; i < panels; i++)
+        for (uint32_t t = 0; t < 2; t++)
+            sums[i][t] = n_rows - m >= 16 * (t + 1) ? out[i] + PANEL_ROWS * (m + 16 * t) : rest[i];
+}
+
 /* 16 rows of int8 activations: where, and how far apart. */
 struct a_tile {
     const uint8_t *rows;

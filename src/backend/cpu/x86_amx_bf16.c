@@ -233,19 +233,7 @@ INLINE void multiply_pair(uint32_t tiles, struct a_rows a, const struct pair_blo
                           float *const sums[2][2])
 {
     MEMORY_BARRIER();
-    if (first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    } else {
-        _tile_loadd(0, sums[0][0], 64);
-        _tile_loadd(2, sums[1][0], 64);
-        if (tiles > 1) {
-            _tile_loadd(1, sums[0][1], 64);
-            _tile_loadd(3, sums[1][1], 64);
-        }
-    }
+    load_sums(2, tiles, first, sums);
     for (uint32_t c = 0; c < b->columns; c += STEP) {
         bool whole = b->columns - c >= STEP;
         const uint8_t *x = a.first + 2 * c;
@@ -260,12 +248,7 @@ INLINE void multiply_pair(uint32_t tiles, struct a_rows a, const struct pair_blo
             _tile_dpbf16ps(3, 7, 5);
         }
     }
-    _tile_stored(0, sums[0][0], 64);
-    _tile_stored(2, sums[1][0], 64);
-    if (tiles > 1) {
-        _tile_stored(1, sums[0][1], 64);
-        _tile_stored(3, sums[1][1], 64);
-    }
+    store_sums(2, tiles, sums);
     MEMORY_BARRIER();
 }
 
@@ -278,9 +261,7 @@ static void pair_rows(const struct pair_block *b, uint32_t column, const struct 
         struct a_rows a = block_rows(rows, even, m, ROWS_PAIR, column / ACT_COLUMNS, copy);
         uint32_t n = rows->n - m < ROWS_PAIR ? rows->n - m : ROWS_PAIR;
         float *sums[2][2];
-        for (uint32_t i = 0; i < 2; i++)
-            for (uint32_t t = 0; t < 2; t++)
-                sums[i][t] = n >= 16 * (t + 1) ? out[i] + PANEL_ROWS * (m + 16 * t) : rest[i];
+        place_sums(2, m, rows->n, out, rest, sums);
         if (n > 16)
             multiply_pair(2, a, b, column == 0, sums);
         else

@@ -114,20 +114,7 @@ INLINE void multiply(uint32_t panels, uint32_t tiles, const uint8_t *rows, const
                      bool first, float *const sums[2][2], struct block *next)
 {
     MEMORY_BARRIER();
-    if (first) {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    } else {
-        _tile_loadd(0, sums[0][0], 64);
-        if (tiles > 1)
-            _tile_loadd(1, sums[0][1], 64);
-        if (panels > 1)
-            _tile_loadd(2, sums[1][0], 64);
-        if (panels > 1 && tiles > 1)
-            _tile_loadd(3, sums[1][1], 64);
-    }
+    load_sums(panels, tiles, first, sums);
     for (uint32_t i = 0; i * TILE_COLUMNS < b->columns; i++) {
         const uint8_t *x = rows + 2 * TILE_COLUMNS * i, *w = b->tiles + TILE_BYTES * i;
         _tile_loadd(4, w, 64);
@@ -149,13 +136,7 @@ INLINE void multiply(uint32_t panels, uint32_t tiles, const uint8_t *rows, const
             MEMORY_BARRIER();
         }
     }
-    _tile_stored(0, sums[0][0], 64);
-    if (tiles > 1)
-        _tile_stored(1, sums[0][1], 64);
-    if (panels > 1)
-        _tile_stored(2, sums[1][0], 64);
-    if (panels > 1 && tiles > 1)
-        _tile_stored(3, sums[1][1], 64);
+    store_sums(panels, tiles, sums);
     MEMORY_BARRIER();
 }
 
@@ -166,9 +147,7 @@ INLINE void block_dots(uint32_t panels, const struct block *b, bool first, const
     for (uint32_t m = 0; m < n_rows; m += ROWS) {
         uint32_t n = n_rows - m < ROWS ? n_rows - m : ROWS;
         float *sums[2][2];
-        for (uint32_t i = 0; i < panels; i++)
-            for (uint32_t t = 0; t < 2; t++)
-                sums[i][t] = n >= 16 * (t + 1) ? out[i] + PANEL_ROWS * (m + 16 * t) : rest[i];
+        place_sums(panels, m, n_rows, out, rest, sums);
         struct block *then = m + ROWS >= n_rows ? next : NULL;
         if (n > 16)
             multiply(panels, 2, acts_from(x, m), b, first, sums, then);

@@ -152,26 +152,11 @@ INLINE __m512i loose_q8_0(const uint8_t *block, uint32_t i)
     return word(block, i); /* with put_wide_bytes() to flip the sign */
 }
 
-#define LOOSE_Q5_K                                                                                 \
-    {                                                                                              \
-        16 * 176, 32, BIAS_MINIMA, 0, loose_q5_k, scales_k4                                        \
-    }
-#define LOOSE_Q6_K                                                                                 \
-    {                                                                                              \
-        16 * 210, 16, BIAS_OFFSET, 5, loose_q6_k, scales_q6_k                                      \
-    }
-#define LOOSE_Q2_K                                                                                 \
-    {                                                                                              \
-        16 * 84, 16, BIAS_MINIMA, 0, loose_q2_k, scales_q2_k                                       \
-    }
-#define LOOSE_Q3_K                                                                                 \
-    {                                                                                              \
-        16 * 110, 16, BIAS_OFFSET, 2, loose_q3_k, scales_q3_k                                      \
-    }
-#define LOOSE_Q8_0                                                                                 \
-    {                                                                                              \
-        16 * 34, 128, false, loose_q8_0, scales_q8_0                                               \
-    }
+#define LOOSE_Q5_K READ_Q5_K(loose_q5_k)
+#define LOOSE_Q6_K READ_Q6_K(loose_q6_k)
+#define LOOSE_Q2_K READ_Q2_K(loose_q2_k)
+#define LOOSE_Q3_K READ_Q3_K(loose_q3_k)
+#define LOOSE_Q8_0 READ_Q8_0(loose_q8_0)
 
 /* ---- blocks ------------------------------------------------------------------------------------ */
 

@@ -161,22 +161,26 @@ INLINE void scales_iq4_xs(const uint8_t *block, struct scales_256 *out)
     {                                                                                              \
         16 * 144, 32, BIAS_MINIMA, 0, step_q4_k, scales_k4                                         \
     }
-#define TYPE_Q5_K                                                                                  \
+#define READ_Q5_K(step)                                                                            \
     {                                                                                              \
-        16 * 176, 32, BIAS_MINIMA, 0, step_q5_k, scales_k4                                         \
+        16 * 176, 32, BIAS_MINIMA, 0, step, scales_k4                                              \
     }
-#define TYPE_Q6_K                                                                                  \
+#define TYPE_Q5_K READ_Q5_K(step_q5_k)
+#define READ_Q6_K(step)                                                                            \
     {                                                                                              \
-        16 * 210, 16, BIAS_OFFSET, 5, step_q6_k, scales_q6_k                                       \
+        16 * 210, 16, BIAS_OFFSET, 5, step, scales_q6_k                                            \
     }
-#define TYPE_Q2_K                                                                                  \
+#define TYPE_Q6_K READ_Q6_K(step_q6_k)
+#define READ_Q2_K(step)                                                                            \
     {                                                                                              \
-        16 * 84, 16, BIAS_MINIMA, 0, step_q2_k, scales_q2_k                                        \
+        16 * 84, 16, BIAS_MINIMA, 0, step, scales_q2_k                                             \
     }
-#define TYPE_Q3_K                                                                                  \
+#define TYPE_Q2_K READ_Q2_K(step_q2_k)
+#define READ_Q3_K(step)                                                                            \
     {                                                                                              \
-        16 * 110, 16, BIAS_OFFSET, 2, step_q3_k, scales_q3_k                                       \
+        16 * 110, 16, BIAS_OFFSET, 2, step, scales_q3_k                                            \
     }
+#define TYPE_Q3_K READ_Q3_K(step_q3_k)
 #define TYPE_IQ4_XS                                                                                \
     {                                                                                              \
         16 * 136, 32, BIAS_OFFSET, 7, step_iq4_xs, scales_iq4_xs                                   \
@@ -276,10 +280,11 @@ INLINE __m512i step_mxfp4(const uint8_t *block, uint32_t i)
                    _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
 }
 
-#define TYPE_Q8_0                                                                                  \
+#define READ_Q8_0(step)                                                                            \
     {                                                                                              \
-        16 * 34, 128, false, step_q8_0, scales_q8_0                                                \
+        16 * 34, 128, false, step, scales_q8_0                                                     \
     }
+#define TYPE_Q8_0 READ_Q8_0(step_q8_0)
 #define TYPE_Q4_0                                                                                  \
     {                                                                                              \
         16 * 18, 8, false, step_q4_0, scales_q4_0                                                  \

@@ -116,12 +116,10 @@ set(cuda_test_archives "")
 foreach(module IN LISTS cuda_test_modules)
     list(APPEND cuda_test_archives $<TARGET_FILE:sluice_${module}>)
 endforeach()
-file(GLOB cuda_test_sources CONFIGURE_DEPENDS tests/cuda/*.c)
-add_executable(sluice_cuda_test ${cuda_test_sources} tests/kernel/op_cases.c
-    tests/kernel/op_cases_rows.c tests/kernel/op_cases_sequence.c tests/kernel/op_cases_experts.c
-    tests/kernel/op_cases_recurrent.c tests/kernel/op_kit.c)
+file(GLOB cuda_test_sources CONFIGURE_DEPENDS tests/cuda/*.c tests/kernel/op_*.c)
+add_executable(sluice_cuda_test ${cuda_test_sources})
 set_target_properties(sluice_cuda_test PROPERTIES OUTPUT_NAME sluice-cuda-test)
-target_include_directories(sluice_cuda_test PRIVATE tests/kernel ${JANSSON_INCLUDE_DIRS})
+target_include_directories(sluice_cuda_test PRIVATE tests/kernel tests/tools ${JANSSON_INCLUDE_DIRS})
 target_link_libraries(sluice_cuda_test PRIVATE $<TARGET_FILE:sluice_backend_cuda>
     ${cuda_test_archives} ${cuda_static} ${cuda_system})
 target_link_options(sluice_cuda_test PRIVATE LINKER:--gc-sections)

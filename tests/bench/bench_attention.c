@@ -15,11 +15,13 @@
 #include "backend/cpu/tile_attention.h"
 #include "base/clock.h"
 #include "op_kit.h"
+#include "random.h"
 
-#define HEADS    32
-#define KV_HEADS 8
-#define DIM      64
-#define REPEATS  6
+#define HEADS     32
+#define KV_HEADS  8
+#define DIM       64
+#define REPEATS   6
+#define POSITIONS 2048 /* of the longest prompt */
 
 /* ---- parts ------------------------------------------------------------------------------------- */
 
@@ -94,14 +96,11 @@ static void parts(const struct tile_attention *tiles)
     all.tiles = tiles;
     all.floats = float_kernels_best();
     for (size_t i = 0; i < sizeof all.pages; i += 2) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        uint16_t half = f32_to_f16((float)(int32_t)(seed >> 32) * 0x1p-31f);
+        uint16_t half = f32_to_f16(random_signed(&seed));
         memcpy(all.pages + i, &half, 2);
     }
-    for (size_t i = 0; i < TILE_PAIRS * DIM; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        all.q[i] = (float)(int32_t)(seed >> 32) * 0x1p-31f;
-    }
+    for (size_t i = 0; i < TILE_PAIRS * DIM; i++)
+        all.q[i] = random_signed(&seed);
     tiles->round(all.q, TILE_PAIRS * DIM, all.narrow_q);
     double of_all = 0, of_pairs = 0;
     printf("%s, one block of %d keys by %d columns, %d pairs:\n", tiles->name, KEY_BLOCK, DIM,
@@ -140,32 +139,8 @@ static enum status timed_submit(struct backend *backend, struct loaded_program *
 static void build(struct kit *kit)
 {
     kit_init(kit, 7, 64);
-    struct state_group group = {.name = "kv",
-                                .kind = GROUP_KV,
-                                .n_layers = 1,
-                                .n_kv_heads = KV_HEADS,
-                                .k_head_dim = DIM,
-                                .v_head_dim = DIM};
-    struct view rows = kit_embed(kit, (HEADS + 2 * KV_HEADS) * DIM);
-    uint32_t id = program_group(kit->program, &group);
-    struct view out = kit_buffer(kit, "out", HEADS * DIM), q = view_columns(rows, 0, HEADS * DIM);
-    struct op rope = {.kind = OP_ROPE_KV};
-    rope.u.rope_kv =
-        (struct op_rope_kv){.q = q,
-                            .k = view_columns(rows, HEADS * DIM, KV_HEADS * DIM),
-                            .v = view_columns(rows, (HEADS + KV_HEADS) * DIM, KV_HEADS * DIM),
-                            .n_heads = HEADS,
-                            .group = id,
-                            .style = ROPE_HALVES,
-                            .rope_dims = DIM,
-                            .freqs = kit_freqs(kit, DIM / 2, 10000),
-                            .magnitude = 1};
-    program_emit(kit->program, &rope, "rope");
-    struct op op = {.kind = OP_ATTENTION};
-    op.u.attention = (struct op_attention){
-        .q = q, .out = out, .n_heads = HEADS, .group = id, .scale = 0.125f, .sinks = NO_WEIGHT};
-    program_emit(kit->program, &op, "attention");
-    kit_select(kit, out);
+    kit->program->n_context = POSITIONS;
+    kit_select(kit, kit_attention(kit, &(struct kit_heads){HEADS, KV_HEADS, DIM, .scale = 0.125f}));
     if (!kit_finish(kit)) {
         fprintf(stderr, "%s\n", kit->error.message);
         exit(1);
@@ -196,7 +171,7 @@ static double whole(const struct kit *kit, uint32_t rows, uint32_t threads, bool
 
 int main(int argc, char **argv)
 {
-    static const uint32_t lengths[] = {32, 128, 512, 2048};
+    static const uint32_t lengths[] = {32, 128, 512, POSITIONS};
     uint32_t threads = argc == 3 ? (uint32_t)atoi(argv[2]) : 1;
     struct kit kit;
     if (kernel_for_prompt_attention())

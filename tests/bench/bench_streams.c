@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "random.h"
 #include "sluice.h"
 
 #define STREAMS 64
@@ -39,8 +40,7 @@ static int32_t *random_tokens(uint32_t n)
 {
     int32_t *tokens = malloc(n * sizeof *tokens);
     for (uint32_t i = 0; tokens && i < n; i++) {
-        seed = seed * 6364136223846793005u + 1442695040888963407u;
-        tokens[i] = (int32_t)(3 + (seed >> 33) % (n_vocab - 3));
+        tokens[i] = (int32_t)(3 + random_u32(&seed) % (n_vocab - 3));
     }
     return tokens ? tokens : (exit(7), NULL);
 }

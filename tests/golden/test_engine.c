@@ -18,18 +18,6 @@
 
 static const char *const backends[] = {"ref", "cpu"};
 
-/* Sanitizers make the scalar reference some thirty times slower: it then runs the tiny models only. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOW 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SLOW 1
-#endif
-#endif
-#ifndef SLOW
-#define SLOW 0
-#endif
-
 /* Pebble's GGUF files recommend no sampling. */
 #define GREEDY                                                                                     \
     {                                                                                              \
@@ -185,7 +173,7 @@ static void test_recorded_ids(void **state)
     for (int b = 0; b < 2; b++) {
         /* The scalar reference is slow; three prompts show that its loop is right. */
         size_t i, all = json_array_size(json_object_get(reference, "prompts"));
-        size_t n = b == 0 ? (SLOW ? 1 : 3) : (SLOW ? 4 : all);
+        size_t n = b == 0 ? (SANITIZED ? 1 : 3) : (SANITIZED ? 4 : all);
         uint32_t exact = 0, quantized = 0;
         sluice_engine *engine = open_engine(BF16, backends[b], 0);
         for (i = 0; i < n; i++)
@@ -351,13 +339,13 @@ static void test_recorded_chats(void **state)
     uint32_t n = 0;
     json_array_foreach(json_object_get(reference, "prompts"), i, prompt)
     {
-        if (json_is_array(json_object_get(prompt, "messages")) && (!SLOW || i % 4 == 0)) {
+        if (json_is_array(json_object_get(prompt, "messages")) && (!SANITIZED || i % 4 == 0)) {
             check_chat(engine, prompt);
             n++;
         }
     }
     printf("%u recorded chats\n", n);
-    assert_true(SLOW || n > 15);
+    assert_true(SANITIZED || n > 15);
     static struct answer answer;
     struct chat chat;
     make_chat(&chat, prompt_named("tool_parallel"));
@@ -511,8 +499,8 @@ static void scores_are_the_same(const char *model, const char *backend, sluice_m
 static void test_scores_alone_and_in_a_crowd(void **state)
 {
     (void)state;
-    uint32_t n = SLOW ? 11 : 45;
-    if (!SLOW)
+    uint32_t n = SANITIZED ? 11 : 45;
+    if (!SANITIZED)
         scores_are_the_same(Q8, "ref", SLUICE_SCORE_LOGITS, 17);
     scores_are_the_same(Q8, "cpu", SLUICE_SCORE_LOGITS, n);
     scores_are_the_same(BF16, "cpu", SLUICE_SCORE_LOGITS, n);
@@ -533,7 +521,7 @@ static void test_every_kind_of_state(void **state)
             bool embeds = strcmp(names[i], "qwen3-embed") == 0;
             scores_are_the_same(path, backends[b],
                                 embeds ? SLUICE_SCORE_HIDDEN : SLUICE_SCORE_LOGITS,
-                                SLOW ? 50 : 100);
+                                SANITIZED ? 50 : 100);
         }
 }
 
@@ -618,9 +606,9 @@ static void generated_is_the_same(const char *backend, uint32_t max_tokens)
 static void test_generation_alone_and_in_a_crowd(void **state)
 {
     (void)state;
-    if (!SLOW)
+    if (!SANITIZED)
         generated_is_the_same("ref", 6);
-    generated_is_the_same("cpu", SLOW ? 8 : 40);
+    generated_is_the_same("cpu", SANITIZED ? 8 : 40);
 }
 
 static void test_slow_reader(void **state)
@@ -629,7 +617,7 @@ static void test_slow_reader(void **state)
     static struct answer answer;
     sluice_engine *engine = open_engine(Q8, "cpu", 0);
     sluice_request_options options = {.prompt = "Once upon a time",
-                                      .max_tokens = SLOW ? 100 : 900,
+                                      .max_tokens = SANITIZED ? 100 : 900,
                                       .ignore_end = true,
                                       .n_top_logprobs = 20};
     sluice_request *slow = submit(engine, &options);

@@ -20,18 +20,6 @@
 #define TOKENS_MAX 1024
 #define MARGIN     0.1
 
-/* Sanitizers make everything some thirty times slower. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOW 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SLOW 1
-#endif
-#endif
-#ifndef SLOW
-#define SLOW 0
-#endif
-
 static json_t *prompts; /* borrowed from `document` */
 static json_t *document;
 static struct buf logits_bytes;
@@ -193,25 +181,25 @@ static void agrees(const char *backend, bool exact, size_t every)
 static void test_bf16_ref(void **state)
 {
     (void)state;
-    agrees("ref", true, SLOW ? 24 : 12); /* scalar: two prompts show that its loop is right */
+    agrees("ref", true, SANITIZED ? 24 : 12); /* scalar: two prompts show that its loop is right */
 }
 
 static void test_bf16_exact(void **state)
 {
     (void)state;
-    agrees("cpu", true, SLOW ? 6 : 1);
+    agrees("cpu", true, SANITIZED ? 6 : 1);
 }
 
 static void test_bf16_fast(void **state)
 {
     (void)state;
-    agrees("cpu", false, SLOW ? 6 : 1);
+    agrees("cpu", false, SANITIZED ? 6 : 1);
 }
 
 static void test_q8_0(void **state)
 {
     (void)state;
-    struct tally tally = run("q8_0", "cpu", false, SLOW ? 6 : 1);
+    struct tally tally = run("q8_0", "cpu", false, SANITIZED ? 6 : 1);
     assert_true(tally.same * 20 > tally.steps * 19);
 }
 

@@ -22,12 +22,6 @@
 
 static uint32_t n_prompt = PROMPT, n_answer = 16;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOW 1
-#else
-#define SLOW 0
-#endif
-
 struct answer {
     int32_t tokens[ANSWER];
     float logprobs[ANSWER];
@@ -128,7 +122,7 @@ static void on_a_cached_prefix(const char *model, const struct asked *asked)
     static const uint32_t chunks[] = {0, 1, 7, 32, 64};
     sluice_engine *engine = open_engine(model, (sluice_engine_options){0});
     struct answer here[3];
-    for (uint32_t i = 0; i < (SLOW ? 2 : sizeof chunks / sizeof *chunks); i++) {
+    for (uint32_t i = 0; i < (SANITIZED ? 2 : sizeof chunks / sizeof *chunks); i++) {
         sluice_usage usage = read_answers(submit(engine, asked[0].prompt, chunks[i], 1), here, 1);
         same(&asked[0].alone, here, model, i ? "on a cached prefix" : "the first time");
         assert_int_equal(usage.cached_tokens > 0, i > 0);
@@ -206,7 +200,7 @@ static uint64_t after_preemption(const char *model, uint32_t n)
         put_back = crowd_in(model, asked, n, (pages - (uint64_t)attempt) * stats.page_bytes,
                             SLUICE_AHEAD_NEVER);
     /* Planned ahead, a draw may be on its way for who is put back: in some runs only. */
-    for (int i = 0; i < (SLOW ? 2 : 6); i++)
+    for (int i = 0; i < (SANITIZED ? 2 : 6); i++)
         crowd_in(model, asked, n, pages * stats.page_bytes, SLUICE_AHEAD_ALWAYS);
     n_prompt = PROMPT;
     n_answer = 16;
@@ -216,12 +210,12 @@ static uint64_t after_preemption(const char *model, uint32_t n)
 static uint64_t shared_as_alone(const char *model)
 {
     static struct asked asked[CROWD + 1];
-    uint32_t n = SLOW ? 6 : CROWD + 1;
+    uint32_t n = SANITIZED ? 6 : CROWD + 1;
     alone(model, asked, n);
     on_a_cached_prefix(model, asked);
     in_a_crowd(model, asked, n, SLUICE_AHEAD_NEVER);
     in_a_crowd(model, asked, n, SLUICE_AHEAD_ALWAYS);
-    return after_preemption(model, SLOW ? 4 : 6);
+    return after_preemption(model, SANITIZED ? 4 : 6);
 }
 
 static void every_kind_of_state(void)
@@ -341,7 +335,7 @@ static void reuse(size_t n, bool reproducible)
         {"qwen3-next", true}, {"granite-hybrid", true}, {"jamba", true},        {"falcon-h1", true},
         {"mamba2", true},
     };
-    for (size_t i = 0; i < (SLOW ? 4 : sizeof kinds / sizeof *kinds) && i < n; i++) {
+    for (size_t i = 0; i < (SANITIZED ? 4 : sizeof kinds / sizeof *kinds) && i < n; i++) {
         char path[128];
         snprintf(path, sizeof path, i < 4 ? "tests/data/arch/hf/%s" : "data/arch/hf/%s",
                  kinds[i].name);
@@ -369,7 +363,7 @@ static void test_reuse_of_two_classes(void **state)
 static void test_pebble(void **state)
 {
     (void)state;
-    if (!SLOW)
+    if (!SANITIZED)
         assert_true(shared_as_alone("models/pebble/pebble-q8_0.gguf") > 0);
 }
 

@@ -347,7 +347,7 @@ static long times_run(void)
 static void idle_connections_wake_nobody(void **state)
 {
     (void)state;
-#ifdef __SANITIZE_THREAD__
+#if SANITIZED_THREADS
     print_message("the thread sanitizer has a thread of its own that wakes up\n");
     skip();
 #endif
@@ -431,7 +431,7 @@ static void thousands_of_streams_cost_little(void **state)
     print_message("%d open streams: idle %.2f %% of a core; a step (one event each, client "
                   "included) %.1f ms of processor time\n",
                   STREAMS, idle * 100.0, busy * 1e3);
-#ifdef __SANITIZE_THREAD__
+#if SANITIZED_THREADS
     assert_true(idle <
                 0.5); /* everything takes ten times as long, and a thread of its own looks on */
 #else

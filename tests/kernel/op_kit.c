@@ -12,17 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef KIT_CONTEXT /* most positions of a sequence; benchmarks want more */
-#define KIT_CONTEXT 768
-#endif
+#include "random.h"
 
-/* splitmix64 (Steele, Lea, Flood 2014) */
+#define CONTEXT_LEAST 768 /* positions that pages are laid out for, where the program has so many */
+#define FREQS_MAX     1024
+#define ROWS_MAX      2048 /* of a slice */
+
 static uint64_t mix(uint64_t x)
 {
-    x += 0x9e3779b97f4a7c15u;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
+    return random_mix(x + RANDOM_STEP);
 }
 
 static uint64_t hash3(uint64_t a, uint64_t b, uint64_t c)
@@ -46,7 +44,7 @@ void kit_init(struct kit *kit, uint64_t seed, uint32_t n_vocab)
     if (kit->failed)
         return;
     kit->program->n_vocab = n_vocab;
-    kit->program->n_context = KIT_CONTEXT;
+    kit->program->n_context = CONTEXT_LEAST;
 }
 
 void kit_free(struct kit *kit)
@@ -57,7 +55,7 @@ void kit_free(struct kit *kit)
 
 uint64_t kit_random(struct kit *kit)
 {
-    kit->random += 0x9e3779b97f4a7c15u;
+    kit->random += RANDOM_STEP;
     return mix(kit->random);
 }
 
@@ -194,8 +192,8 @@ int32_t kit_vector(struct kit *kit, const char *name, enum tensor_type type, uin
 
 int32_t kit_freqs(struct kit *kit, uint32_t n, float base)
 {
-    float values[KIT_CONTEXT];
-    if (kit->failed || n > KIT_CONTEXT) {
+    float values[FREQS_MAX];
+    if (kit->failed || n > FREQS_MAX) {
         kit->failed = true;
         return 0;
     }
@@ -221,6 +219,45 @@ struct view kit_embed(struct kit *kit, uint32_t width)
     if (!kit->failed)
         program_emit(kit->program, &op, "embed");
     return op.u.embed.out;
+}
+
+struct view kit_attention(struct kit *kit, const struct kit_heads *heads)
+{
+    uint32_t dim = heads->dim, q_width = heads->n * dim, kv_width = heads->kv * dim;
+    struct state_group group = {.name = "kv",
+                                .kind = GROUP_KV,
+                                .n_layers = 1,
+                                .window = heads->window,
+                                .n_kv_heads = heads->kv,
+                                .k_head_dim = dim,
+                                .v_head_dim = dim};
+    struct view rows = kit_embed(kit, q_width + 2 * kv_width),
+                out = kit_buffer(kit, "out", q_width);
+    if (kit->failed)
+        return VIEW_NONE;
+    uint32_t id = program_group(kit->program, &group);
+    struct view q = view_columns(rows, 0, q_width);
+    struct op rope = {.kind = OP_ROPE_KV,
+                      .u.rope_kv = {.q = q,
+                                    .k = view_columns(rows, q_width, kv_width),
+                                    .v = view_columns(rows, q_width + kv_width, kv_width),
+                                    .n_heads = heads->n,
+                                    .group = id,
+                                    .style = ROPE_HALVES,
+                                    .rope_dims = dim,
+                                    .freqs = kit_freqs(kit, dim / 2, 10000),
+                                    .magnitude = 1}};
+    program_emit(kit->program, &rope, "rope");
+    struct op attention = {.kind = OP_ATTENTION,
+                           .u.attention = {.q = q,
+                                           .out = out,
+                                           .n_heads = heads->n,
+                                           .group = id,
+                                           .window = heads->window,
+                                           .scale = heads->scale,
+                                           .sinks = NO_WEIGHT}};
+    program_emit(kit->program, &attention, "attention");
+    return out;
 }
 
 struct view kit_select(struct kit *kit, struct view rows)
@@ -336,7 +373,12 @@ static enum status prepare_pages(struct player *p, enum tensor_type kv_type)
     const struct program *program = p->kit->program;
     struct layout *l = &p->layout;
     /* Real models are made for more positions than scripts have. */
-    uint32_t context = program->n_context < KIT_CONTEXT ? program->n_context : KIT_CONTEXT;
+    uint32_t context = CONTEXT_LEAST;
+    for (uint32_t i = 0; i < p->script->n_slices; i++) {
+        uint32_t end = p->script->slices[i].first + p->script->slices[i].n;
+        context = end > context ? end : context;
+    }
+    context = program->n_context < context ? program->n_context : context;
     enum status status =
         layout_plan(program, kv_type, KIT_SLOTS_MAX, context, p->script->target_tokens, l, p->err);
     if (status != STATUS_OK)
@@ -469,8 +511,8 @@ static enum status add_slice(struct player *p, struct step *step, const struct s
         .state_read = first_of_slot ? current : current ^ 1u,
         .state_write = current ^ 1u,
     };
-    int32_t tokens[KIT_CONTEXT];
-    if (s->n > KIT_CONTEXT)
+    int32_t tokens[ROWS_MAX];
+    if (s->n > ROWS_MAX)
         return error_set(p->err, STATUS_INTERNAL, "kit: a slice of %u rows", s->n);
     for (uint32_t i = 0; i < s->n; i++)
         tokens[i] = script_token(p->script, s->sequence, s->first + i, p->kit->program->n_vocab);

@@ -51,6 +51,13 @@ int32_t kit_freqs(struct kit *kit, uint32_t n, float base);
 struct view kit_buffer(struct kit *kit, const char *name, uint32_t width);
 /* Emits OP_EMBED from a fresh random F32 table; returns the rows. */
 struct view kit_embed(struct kit *kit, uint32_t width);
+/* Embedded rows that turn and attend to each other, by one layer of these heads; returns what comes out. */
+struct kit_heads {
+    uint32_t n, kv, dim;
+    uint32_t window; /* 0: none */
+    float scale;
+};
+struct view kit_attention(struct kit *kit, const struct kit_heads *heads);
 /* Emits OP_SELECT of `rows` into the hidden output. */
 struct view kit_select(struct kit *kit, struct view rows);
 /* program_finish(). */

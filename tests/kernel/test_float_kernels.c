@@ -11,6 +11,7 @@
 #include "backend/cpu/float_kernels.h"
 #include "fixture.h"
 #include "op_kit.h"
+#include "random.h"
 
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/kernels.h"
@@ -19,16 +20,10 @@
 
 static uint64_t seed = 1;
 
-static float uniform(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (float)(int32_t)(seed >> 32) * 0x1p-31f;
-}
-
 static void fill(float *x, size_t n, float size)
 {
     for (size_t i = 0; i < n; i++)
-        x[i] = uniform() * size;
+        x[i] = random_signed(&seed) * size;
 }
 
 /* Calls `test` for every set that this machine can run. */
@@ -342,39 +337,8 @@ static void test_softmax(void **state)
 static bool build(struct kit *kit, uint32_t heads, uint32_t kv_heads, uint32_t dim, uint32_t window)
 {
     kit_init(kit, 7, 64);
-    struct state_group group = {.name = "kv",
-                                .kind = GROUP_KV,
-                                .n_layers = 1,
-                                .window = window,
-                                .n_kv_heads = kv_heads,
-                                .k_head_dim = dim,
-                                .v_head_dim = dim};
-    struct view rows = kit_embed(kit, (heads + 2 * kv_heads) * dim);
-    uint32_t id = program_group(kit->program, &group);
-    struct view out = kit_buffer(kit, "out", heads * dim);
-    struct view q = view_columns(rows, 0, heads * dim);
-    struct op rope = {
-        .kind = OP_ROPE_KV,
-        .u.rope_kv = {.q = q,
-                      .k = view_columns(rows, heads * dim, kv_heads * dim),
-                      .v = view_columns(rows, (heads + kv_heads) * dim, kv_heads * dim),
-                      .n_heads = heads,
-                      .group = id,
-                      .style = ROPE_HALVES,
-                      .rope_dims = dim,
-                      .freqs = kit_freqs(kit, dim / 2, 10000),
-                      .magnitude = 1}};
-    program_emit(kit->program, &rope, "rope");
-    struct op attention = {.kind = OP_ATTENTION,
-                           .u.attention = {.q = q,
-                                           .out = out,
-                                           .n_heads = heads,
-                                           .group = id,
-                                           .window = window,
-                                           .scale = 0.3f,
-                                           .sinks = NO_WEIGHT}};
-    program_emit(kit->program, &attention, "attention");
-    kit_select(kit, out);
+    kit_select(
+        kit, kit_attention(kit, &(struct kit_heads){heads, kv_heads, dim, window, .scale = 0.3f}));
     return kit_finish(kit);
 }
 

@@ -22,17 +22,6 @@
 #define LENGTH    37 /* positions of a sequence */
 #define PROMPT    13 /* of them prompt, where the rest is generated */
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOW 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SLOW 1
-#endif
-#endif
-#ifndef SLOW
-#define SLOW 0
-#endif
-
 struct mode {
     const char *name, *backend;
     struct backend_config config;
@@ -200,7 +189,7 @@ static void identical(const struct kit *kit, const char *model, const uint32_t *
     static struct table alone;
     static struct script script;
     for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
-        if (SLOW && m == 0)
+        if (SANITIZED && m == 0)
             continue; /* the scalar reference takes minutes under sanitizers */
         size_t n_crowds = m == 0 ? ref_crowds : all_crowds;
         uint32_t most = crowds[n_crowds - 1];
@@ -233,8 +222,8 @@ static void identical_random(const char *name, void (*build)(struct kit *kit))
     kit_init(&kit, 77, 97);
     build(&kit);
     assert_true(kit_finish(&kit));
-    size_t n = SLOW ? sizeof few / sizeof *few : sizeof all / sizeof *all;
-    identical(&kit, name, SLOW ? few : all, n, n);
+    size_t n = SANITIZED ? sizeof few / sizeof *few : sizeof all / sizeof *all;
+    identical(&kit, name, SANITIZED ? few : all, n, n);
     kit_free(&kit);
 }
 
@@ -259,8 +248,8 @@ static void identical_fixture(const char *name)
     struct error err = {0};
     assert_ok(model_open(fixture_path(path), &model, &err), &err);
     struct kit kit = {.program = (struct program *)(uintptr_t)model_program(model)};
-    identical(&kit, name, SLOW ? few : crowds,
-              SLOW ? sizeof few / sizeof *few : sizeof crowds / sizeof *crowds, 2);
+    identical(&kit, name, SANITIZED ? few : crowds,
+              SANITIZED ? sizeof few / sizeof *few : sizeof crowds / sizeof *crowds, 2);
     model_close(model);
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "fixture.h"
+#include "random.h"
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/tile_attention.h"
@@ -14,12 +15,6 @@
 #define DIM_MAX 256
 
 static uint64_t seed = 1;
-
-static float uniform(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (float)(int32_t)(seed >> 32) * 0x1p-31f;
-}
 
 /* What goes in: a block of keys and values as in pages, queries, weights. */
 static struct {
@@ -58,13 +53,13 @@ static void make(enum tensor_type type, uint32_t dim, float size)
     in.type = type;
     in.dim = dim;
     for (size_t i = 0; i < (size_t)KEY_BLOCK * dim; i++) {
-        store(type, in.keys, i, uniform());
-        store(type, in.values, i, uniform() * size);
+        store(type, in.keys, i, random_signed(&seed));
+        store(type, in.values, i, random_signed(&seed) * size);
     }
     for (size_t i = 0; i < (size_t)TILE_PAIRS * dim; i++)
-        in.q[i] = uniform() * (i % 7 ? 1.0f : 0x1p-120f);
+        in.q[i] = random_signed(&seed) * (i % 7 ? 1.0f : 0x1p-120f);
     for (size_t i = 0; i < (size_t)TILE_PAIRS * WEIGHT_STRIDE; i++)
-        in.weights[i] = i % 5 ? fabsf(uniform()) * size : 0.0f;
+        in.weights[i] = i % 5 ? fabsf(random_signed(&seed)) * size : 0.0f;
 }
 
 /* Groups of keys and steps of values [0, ...), of the last step only some keys. */

@@ -14,6 +14,7 @@
 
 #include "fixture.h"
 #include "kv_check.h"
+#include "random.h"
 #include "sched/sched.h"
 
 #define MAX_LIVE    32
@@ -60,21 +61,13 @@ struct sim {
                      (unsigned long long)(sim)->n_steps, __LINE__, #condition);                    \
     } while (0)
 
-static uint64_t mix(uint64_t x)
-{
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
 static uint32_t draw(struct sim *sim, uint32_t n)
 {
-    sim->random += 0x9e3779b97f4a7c15u;
-    return (uint32_t)(mix(sim->random) % n);
+    return (uint32_t)(random_u64(&sim->random) % n);
 }
 
 /* Sanitizers make it some ten times slower. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if SANITIZED
 #define SEEDS 500
 #else
 #define SEEDS 10000
@@ -138,7 +131,7 @@ static void append(const struct sim *sim, struct client *client, int32_t token, 
 {
     uint64_t row_class = generated && sim->kv_config.reproducible ? 1000 : 0;
     client->tokens[at] = token;
-    client->hashes[at + 1] = mix(client->hashes[at] * 31 + (uint64_t)token + row_class + 1);
+    client->hashes[at + 1] = random_mix(client->hashes[at] * 31 + (uint64_t)token + row_class + 1);
 }
 
 /* A prompt: the first part of one of a few documents, or what somebody asked and was answered, then
@@ -152,7 +145,7 @@ static void draw_prompt(struct sim *sim, struct client *client, uint32_t n)
         shared = before->chain.n_tokens;
     client->hashes[0] = 1;
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t x = i < shared ? mix(document * 1000 + i) : mix(sim->random + i);
+        uint64_t x = i < shared ? random_mix(document * 1000 + i) : random_mix(sim->random + i);
         append(sim, client, turn && i < shared ? before->tokens[i] : (int32_t)(x % 1000), i, false);
     }
 }
@@ -292,7 +285,7 @@ static void draw_token(struct sim *sim, struct client *client, uint32_t end)
     REQUIRE(sim, n == client->chain.n_prompt + client->n_drawn);
     REQUIRE(sim, n == end); /* else it was drawn before */
     if (n < MAX_CONTEXT)
-        append(sim, client, (int32_t)(mix(client->hashes[n] + r->id % 3) % 1000), n, true);
+        append(sim, client, (int32_t)(random_mix(client->hashes[n] + r->id % 3) % 1000), n, true);
     client->n_drawn++;
     client->in_flight = true;
 }

@@ -19,6 +19,28 @@
 #include "base/status.h"
 #include "base/str.h"
 
+/* Whether a sanitizer watches, which makes everything slow (5 to 30 times) and larger. */
+#if defined(__SANITIZE_THREAD__)
+#define SANITIZED_THREADS 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SANITIZED_THREADS 1
+#endif
+#endif
+#ifndef SANITIZED_THREADS
+#define SANITIZED_THREADS 0
+#endif
+#if SANITIZED_THREADS || defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
 /* Absolute path of a committed file, relative to the checkout's root. Static storage: the result
  * is valid until the eighth further call. */
 const char *fixture_path(const char *relative);

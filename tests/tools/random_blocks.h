@@ -1,35 +1,15 @@
 /*
- * Random numbers and random but valid blocks of quantised types, for tests and benches of kernels.
- * Header only: the same few lines serve programs with and without the quant module.
+ * Random but valid blocks of quantised types, for tests and benches of kernels. Header only, as
+ * random.h is; who includes it links quant.
  */
 #ifndef SLUICE_TESTS_RANDOM_BLOCKS_H
 #define SLUICE_TESTS_RANDOM_BLOCKS_H
 
-#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "quant/tensor_type.h"
-
-/* splitmix64 */
-static inline uint32_t random_u32(uint64_t *seed)
-{
-    uint64_t z = *seed += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return (uint32_t)((z ^ z >> 31) >> 32);
-}
-
-static inline float random_uniform(uint64_t *seed) /* (0, 1) */
-{
-    return ((float)(random_u32(seed) >> 8) + 0.5f) * 0x1p-24f;
-}
-
-static inline float random_normal(uint64_t *seed)
-{
-    float r = sqrtf(-2.0f * logf(random_uniform(seed)));
-    return r * cosf(6.2831853f * random_uniform(seed));
-}
+#include "random.h"
 
 /* Where a block of the type keeps float16 scales; -1: none. */
 static inline void block_scales(enum tensor_type type, int at[2])

@@ -15,6 +15,7 @@
 #include "convert/quantize.h"
 #include "fixture.h"
 #include "format/checkpoint.h"
+#include "random.h"
 #include "safetensors_file.h"
 #include "sluice.h"
 
@@ -36,12 +37,6 @@ static void begin(struct folder *f, const char *name)
 
 static uint64_t draws = 1;
 
-static uint32_t draw(void)
-{
-    draws = draws * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(draws >> 33);
-}
-
 /* F32 values between -scale and scale, the same for the same name whichever folder asks. */
 static float *values_of(const char *name, size_t n, float scale)
 {
@@ -51,7 +46,7 @@ static float *values_of(const char *name, size_t n, float scale)
     for (const char *c = name; *c; c++)
         draws = draws * 31 + (uint64_t)*c;
     for (size_t i = 0; i < n; i++)
-        values[i] = scale * ((float)(draw() % 2001) / 1000.0f - 1.0f);
+        values[i] = scale * ((float)(random_u32(&draws) % 2001) / 1000.0f - 1.0f);
     return values;
 }
 
@@ -144,9 +139,9 @@ static struct mxfp4 random_mxfp4(const char *name, size_t rows, size_t cols)
     assert_true(m.codes && m.scales && m.values);
     float *noise = values_of(name, rows * cols, 1.0f);
     for (size_t i = 0; i < rows * cols; i++) {
-        uint8_t code = (uint8_t)((draw() & 7) | (noise[i] < 0.0f ? 8 : 0));
+        uint8_t code = (uint8_t)((random_u32(&draws) & 7) | (noise[i] < 0.0f ? 8 : 0));
         if (i % 32 == 0)
-            m.scales[i / 32] = (uint8_t)(122 + draw() % 3);
+            m.scales[i / 32] = (uint8_t)(122 + random_u32(&draws) % 3);
         m.codes[i / 2] = (uint8_t)(i % 2 ? m.codes[i / 2] | code << 4 : code);
         m.values[i] =
             (code & 8 ? -1.0f : 1.0f) * levels[code & 7] * ldexpf(1.0f, m.scales[i / 32] - 127);

@@ -18,18 +18,9 @@
 
 #include "fixture.h"
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define HOSTILE_SANITIZED 1
-#endif
-#endif
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define HOSTILE_SANITIZED 1
-#endif
-
 #define HOSTILE_BYTES_MAX (8u << 20)
 /* The limit is about sluice as it ships; a sanitizer's debug build was measured 5 to 18 times slower. */
-#ifdef HOSTILE_SANITIZED
+#if SANITIZED
 #define HOSTILE_NS_MAX (20 * UINT64_C(100000000))
 #else
 #define HOSTILE_NS_MAX UINT64_C(100000000)

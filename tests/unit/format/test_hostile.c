@@ -413,7 +413,7 @@ static size_t data_start(const struct buf *file)
  * take the same way through the parser, so a sanitizer's slow build tries every 16th of them. */
 static void cut(const char *path, size_t step)
 {
-#ifdef HOSTILE_SANITIZED
+#if SANITIZED
     const size_t data_step = 16 * step;
 #else
     const size_t data_step = step;

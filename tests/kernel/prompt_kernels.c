@@ -1,16 +1,8 @@
-/*
- * Kernels for prompt rows on any machine: one for every packed type, with activations in bfloat16, so
- * that no row of theirs has the bits of the other class, and the scalar twin of attention in tiles.
- * What they compute is of no interest, but it is of each row by itself. Slow, though fast enough for
- * small models.
- */
-#ifndef SLUICE_TESTS_PROMPT_KERNELS_H
-#define SLUICE_TESTS_PROMPT_KERNELS_H
+#include "prompt_kernels.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cpu/kernels.h"
 #include "backend/cpu/tile_attention.h"
 
 #define PROMPT_COLUMNS_MAX 4096
@@ -96,8 +88,7 @@ static const struct many_kernel prompt_many_of_types[] = {
     {TENSOR_F8_E4M3, prompt_many_F8_E4M3}, {TENSOR_F8_E5M2, prompt_many_F8_E5M2},
 };
 
-/* For kernels_set_prompt(). */
-static const struct kernel_set prompt_kernels = {
+const struct kernel_set prompt_kernels = {
     .name = "test prompt",
     .prompt = prompt_kernels_of_types,
     .n_prompt = sizeof prompt_kernels_of_types / sizeof *prompt_kernels_of_types,
@@ -105,5 +96,3 @@ static const struct kernel_set prompt_kernels = {
     .many = prompt_many_of_types,
     .n_many = sizeof prompt_many_of_types / sizeof *prompt_many_of_types,
 };
-
-#endif

@@ -1,6 +1,6 @@
 /*
  * Attention of prompt rows in bfloat16, for machines that multiply tiles: the two products of
- * attention.c, for 16 pairs at a time. Softmax and merging stay those of float_kernels.h.
+ * attention_bf16.c, for 16 pairs at a time. Softmax and merging stay those of float_kernels.h.
  *
  * Queries, keys, weights of the softmax and values are rounded to bfloat16 (to the nearest, ties to
  * even; subnormals become zeros). Sums are those of TDPBF16PS, as x86_amx_bf16.c says: in steps of 32

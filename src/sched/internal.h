@@ -1,4 +1,4 @@
-/* Inside sched: sched.c keeps the records, plan.c decides. */
+/* Inside sched: sched.c keeps the records, times.c what steps take, plan.c decides. */
 #ifndef SLUICE_SCHED_INTERNAL_H
 #define SLUICE_SCHED_INTERNAL_H
 
@@ -6,7 +6,7 @@
 
 #define NONE        UINT32_MAX
 #define GAP_DEFAULT 250000 /* microseconds */
-#define LOADS       12     /* classes of how many sequences generate, by powers of two */
+#define LOADS       24     /* classes of how many sequences generate, two for a power of two */
 
 enum place {
     WAITING,
@@ -44,13 +44,15 @@ struct key {
     uint32_t live; /* sequences; 0: may be replaced */
 };
 
-/* Measured times, in nanoseconds; 0: not measured yet. */
+/* What steps take, in nanoseconds of the machine's usual pace (times.c); 0: not measured yet. */
 struct times {
+    double pace;             /* by how much slower the machine is now than usual */
     double generated[LOADS]; /* a step of generated rows alone, by their number */
     double prompts; /* that a step has prompt rows at all: weights to be unpacked for them */
     double row;     /* one prompt row more */
     /* Means over the last steps with prompt rows: rows, time for them, rows x rows, rows x time. */
     double n, took, n_n, n_took;
+    uint32_t n_noted;    /* such steps, up to as many as the means remember */
     uint32_t age[LOADS]; /* mixed steps since */
 };
 
@@ -87,6 +89,13 @@ struct kv_match sched_match(struct sched *sched, struct sequence *s);
 void sched_put_back(struct sched *sched, uint32_t index);
 /* That, for the sake of others. */
 void sched_preempt(struct sched *sched, uint32_t index);
+
+/* times.c: what a step of so many generated rows alone takes now; 0: unknown */
+double times_alone(const struct times *times, uint32_t n_generated);
+/* Is that to be measured in this step, or again? Then it counts as measured from now on. */
+bool times_due(struct times *times, uint32_t n_generated);
+/* How many prompt rows fit into so many nanoseconds; negative where not even the first does. */
+double times_fit(const struct times *times, double ns);
 
 /* Goes before: the order in which running sequences are served and spared. */
 static inline bool outranks(const struct sequence *a, const struct sequence *b)

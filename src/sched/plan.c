@@ -9,9 +9,8 @@
 
 #include "sched/internal.h"
 
-#define BEST     16 /* prompts picked by one look over all */
-#define LOOKS    8
-#define AGE_MOST 64 /* mixed steps after which generated rows are measured alone again */
+#define BEST  16 /* prompts picked by one look over all */
+#define LOOKS 8
 
 static uint32_t at_most(uint32_t value, uint32_t most)
 {
@@ -191,75 +190,19 @@ static void plan_generated(struct sched *sched)
 
 /* ---- the budget of prompt rows ---------------------------------------------------------------- */
 
-static uint32_t load_class(uint32_t n)
-{
-    uint32_t class = 0;
-    while (class < LOADS - 1 && n >> (class + 1))
-        class ++;
-    return class;
-}
-
-static void blend(double *average, double value)
-{
-    *average = *average > 0.0 ? 0.75 * *average + 0.25 * value : value;
-}
-
-/* A line through what steps with prompt rows took: their slope and what all of them have in common.
- * Where kernels for prompts unpack weights first, a few rows take as long as fifty: taken for a price
- * of rows, that would make chunks shorter, and rows dearer, each time. */
-static void measure_prompts(struct times *t, double n, double took)
-{
-    blend(&t->n, n);
-    blend(&t->took, took);
-    blend(&t->n_n, n * n);
-    blend(&t->n_took, n * took);
-    double mean = t->took / t->n, spread = t->n_n - t->n * t->n;
-    if (spread > 0.02 * t->n_n) /* chunks of different lengths */
-        t->row = (t->n_took - t->n * t->took) / spread;
-    else
-        t->row = (t->took - t->prompts) / t->n;
-    t->row = t->row < mean / 8 ? mean / 8 : t->row > mean ? mean : t->row;
-    t->prompts = t->took - t->row * t->n;
-}
-
-void sched_measure(struct sched *sched, uint32_t n_generated, uint32_t n_prompt, uint64_t ns)
-{
-    struct times *t = &sched->times;
-    uint32_t load = load_class(n_generated);
-    double took = (double)ns, alone = n_generated ? t->generated[load] : 0.0;
-    if (n_prompt == 0) {
-        blend(&t->generated[load], took);
-        t->age[load] = 0;
-    } else if (n_generated == 0 || alone > 0.0) {
-        double rest = took - alone > took / 16 ? took - alone : took / 16;
-        measure_prompts(t, n_prompt, rest);
-        t->age[load]++;
-    }
-}
-
-uint64_t sched_expect(const struct sched *sched, uint32_t n_generated, uint32_t n_prompt)
-{
-    const struct times *t = &sched->times;
-    double alone = n_generated ? t->generated[load_class(n_generated)] : 0.0;
-    bool known = (n_generated == 0 || alone > 0.0) && (n_prompt == 0 || t->row > 0.0);
-    return known ? (uint64_t)(alone + (n_prompt ? t->prompts + n_prompt * t->row : 0.0)) : 0;
-}
-
 /* Rows that prompts may have in this step. 0 only where a step of generated rows alone is due, to
  * be measured. */
 static uint32_t prompt_budget(struct sched *sched, uint32_t n_prompts)
 {
     struct times *t = &sched->times;
     uint32_t n = sched->plan.n_generated, least = sched->config.alignment;
-    uint32_t rows = sched->config.max_rows - sched->plan.n_rows, load = load_class(n);
-    double gap = 1e3 * sched->config.max_gap_us, alone = t->generated[load], extra;
+    uint32_t rows = sched->config.max_rows - sched->plan.n_rows;
+    double gap = 1e3 * sched->config.max_gap_us, alone = times_alone(t, n), extra;
     if (n == 0) {
         extra = 2.0 * gap;
     } else {
-        if (t->row > 0.0 && (alone <= 0.0 || t->age[load] >= AGE_MOST)) {
-            t->age[load] = 0;
+        if (times_due(t, n))
             return 0;
-        }
         extra = 0.9 * alone;
         if (n <= n_prompts) {
             double most = gap > 1.25 * alone ? gap : 1.25 * alone;
@@ -268,7 +211,7 @@ static uint32_t prompt_budget(struct sched *sched, uint32_t n_prompts)
     }
     if (t->row <= 0.0)
         return at_most(rows, n ? 32 > least ? 32 : least : rows);
-    double fit = (extra - t->prompts) / t->row;
+    double fit = times_fit(t, extra);
     uint32_t budget = fit <= 0.0 ? 0 : fit < (double)rows ? (uint32_t)fit : rows;
     return at_most(budget > least ? budget : least, rows);
 }

@@ -345,6 +345,46 @@ static void test_price_of_having_prompts(void **state)
     bench_free(&b);
 }
 
+/* Times that scatter by a fifth, chunks of nearly one length, now and then a step that takes twice as
+ * long, then a slower machine: none of it is taken for a price that leaves no room for rows. */
+static void test_scattered_times(void **state)
+{
+    (void)state;
+    struct sched_config config = normal;
+    config.n_slots = 12;
+    config.max_rows = config.max_outputs = 512;
+    struct bench b = bench_of(4000, &config);
+    uint64_t random = 1;
+    b.ns_generated = 100000000;
+    b.ns_row = 6000000;
+    for (uint64_t id = 1; id <= 3; id++)
+        add(&b, id, 10, 900);
+    run_steps(&b, 5);
+    for (uint64_t id = 4; id <= 9; id++)
+        add(&b, id, 900, 1);
+    uint32_t least[2] = {UINT32_MAX, UINT32_MAX};
+    uint64_t longest[2] = {0, 0};
+    for (uint32_t step = 0; step < 300; step++) {
+        uint64_t slow = step < 150 ? 100 : 130;
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        uint64_t percent = slow * (80 + (random >> 33) % 41) / 100 * (step % 37 == 36 ? 2 : 1);
+        b.ns_generated = 1000000 * percent;
+        b.ns_prompts = 300000 * percent;
+        b.ns_row = 60000 * percent;
+        uint32_t rows = finish(&b, sched_plan(b.sched)), part = step >= 150;
+        uint64_t usual = (130 + 6 * rows) * slow / 100; /* what was planned */
+        if (step % 150 < 20 || rows == 0)
+            continue;
+        least[part] = rows < least[part] ? rows : least[part];
+        longest[part] = usual > longest[part] ? usual : longest[part];
+    }
+    for (int part = 0; part < 2; part++)
+        printf("the shortest chunk has %u rows of %d, the longest step takes %u ms of 250\n",
+               least[part], part ? 10 : 20, (uint32_t)longest[part]);
+    assert_true(least[0] >= 12 && least[1] >= 4 && longest[0] < 300 && longest[1] < 300);
+    bench_free(&b);
+}
+
 /* A warm turn arrives while a cold prompt is being computed: it is next. */
 static void test_warm_turn_overtakes_a_cold_prompt(void **state)
 {
@@ -626,6 +666,7 @@ int main(void)
         cmocka_unit_test(test_gap_while_streams_outnumber_prompts),
         cmocka_unit_test(test_gap_while_prompts_outnumber_streams),
         cmocka_unit_test(test_price_of_having_prompts),
+        cmocka_unit_test(test_scattered_times),
         cmocka_unit_test(test_warm_turn_overtakes_a_cold_prompt),
         cmocka_unit_test(test_agents_arrive_together),
         cmocka_unit_test(test_fork),

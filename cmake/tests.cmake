@@ -141,3 +141,6 @@ set_target_properties(bench_streams PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_
 add_executable(bench_idle EXCLUDE_FROM_ALL tests/bench/bench_idle.c)
 target_link_libraries(bench_idle PRIVATE sluice_server)
 set_target_properties(bench_idle PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+add_executable(bench_alone EXCLUDE_FROM_ALL tests/bench/bench_alone.c)
+target_link_libraries(bench_alone PRIVATE sluice_server)
+set_target_properties(bench_alone PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

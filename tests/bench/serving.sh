@@ -9,8 +9,9 @@
 #
 # Steps (default: all): chat32 shared32 alone warm gap trace streams sched table
 # Environment: LLAMA_SERVER (its program; without one only ours is measured), TRACE (a tau-bench file,
-# for the step of that name), SMALL (a small model, for streams), BENCH_SCHED (the program of that name),
-# THREADS (2), COLD (32000, the prompt beside the warm turns), and how much is asked:
+# for the step of that name), SMALL (a small model, for streams), BENCH_SCHED and BENCH_ALONE (the
+# programs of those names; without the latter, one user's two ways are compared by two runs only),
+# THREADS (2), PORT (8765), COLD (32000, the prompt beside the warm turns), and how much is asked:
 # CHAT_TOKENS (64), WARM_REQUESTS (12), GAP_COLD (8000), TRACE_REQUESTS (96), ALONE_REQUESTS (8).
 set -u
 sluice=$1
@@ -19,6 +20,7 @@ out=$3
 shift 3
 steps=${*:-chat32 shared32 alone warm gap trace streams sched table}
 threads=${THREADS:-2}
+port=${PORT:-8765}
 cold=${COLD:-32000}
 mkdir -p "$out" || exit 1
 server=
@@ -30,19 +32,19 @@ stop() {
 trap stop EXIT
 trap 'exit 1' HUP INT TERM
 
-# start KIND CONTEXT [MODEL]: a server of the kind on port 8765, with room for 32 users of CONTEXT tokens
+# start KIND CONTEXT [MODEL]: a server of the kind on its port, with room for 32 users of CONTEXT tokens
 start() {
     stop
     if [ "$1" = sluice ]; then
-        "$sluice" serve "${3:-$model}" --port 8765 --quiet -t "$threads" -c "$2" \
+        "$sluice" serve "${3:-$model}" --port "$port" --quiet -t "$threads" -c "$2" \
             >"$out/server.log" 2>&1 &
     else
-        "$LLAMA_SERVER" -m "$model" --port 8765 -t "$threads" -tb "$threads" -np 32 -c $(($2 * 32)) \
+        "$LLAMA_SERVER" -m "$model" --port "$port" -t "$threads" -tb "$threads" -np 32 -c $(($2 * 32)) \
             --no-warmup >"$out/server.log" 2>&1 &
     fi
     server=$!
     tries=0
-    until curl -sf http://127.0.0.1:8765/health >/dev/null; do
+    until curl -sf http://127.0.0.1:$port/health >/dev/null; do
         tries=$((tries + 1))
         if [ $tries -gt 600 ] || ! kill -0 $server 2>/dev/null; then
             echo "the $1 server did not start:"
@@ -75,8 +77,14 @@ measure() {
     shift
     echo
     echo "== $name: sluice bench $*"
-    "$sluice" bench --url http://127.0.0.1:8765 "$@" --json >"$out/$name.json" &&
+    "$sluice" bench --url http://127.0.0.1:$port "$@" --json >"$out/$name.json" &&
         show "$out/$name.json"
+}
+
+# rates before|after: what the engine itself does in this window
+rates() {
+    "$sluice" bench "$model" --prefill 190,512 --decode 1,8,32 --context 200 -t "$threads" \
+        --seconds 2 --json >"$out/rates-$1.json"
 }
 
 # All that was measured into the folder, beside the targets.
@@ -92,13 +100,16 @@ table() {
         const row = (...cells) => console.log(`| ${cells.join(" | ")} |`);
         const first = (r) => r && r.levels[0];
         row("", "sluice", "llama.cpp", "asked"), row("---", "---", "---", "---");
-        const rates = read("rates"), chat = first(read("chat32-sluice")), peer = first(read("chat32-llama"));
-        if (rates && chat) {
-            const rate = (kind, size) => rates.results.find((x) => x.kind === kind && x.size === size).tokens_per_second;
+        const rates = [read("rates-before"), read("rates-after")].filter((x) => x);
+        const chat = first(read("chat32-sluice")), peer = first(read("chat32-llama"));
+        if (rates.length && chat) {
+            const of = (r, kind, size) => r.results.find((x) => x.kind === kind && x.size === size).tokens_per_second;
+            const rate = (kind, size) => rates.length / rates.reduce((sum, r) => sum + 1 / of(r, kind, size), 0);
             const prefill = rate("prefill", 190), decode = rate("decode", 32);
             const prompts = chat.prompt_tokens / prefill;
             const allowed = chat.output_tokens / (prompts + chat.output_tokens / decode);
-            row("own rates", `prefill 190 ${prefill.toFixed(1)}, decode 32 ${decode.toFixed(1)} t/s`, "", "");
+            const all = (kind, size) => rates.map((r) => of(r, kind, size).toFixed(1)).join(" and ");
+            row("own rates, before and after", `prefill 190 ${all("prefill", 190)}, decode 32 ${all("decode", 32)} t/s`, "", "");
             row("32 users, t/s in all", `${chat.total_tokens_per_second.toFixed(1)} (${pc(chat.total_tokens_per_second / allowed)} of ${allowed.toFixed(1)})`,
                 peer ? `${peer.total_tokens_per_second.toFixed(1)} (${(chat.total_tokens_per_second / peer.total_tokens_per_second).toFixed(2)}x)` : "-", "80 %; 2.5x");
             row("first token, median", `${ms(chat.first_token_p50)} (${pc(chat.first_token_p50 / prompts)} of ${ms(prompts)} for all prompts)`,
@@ -142,12 +153,13 @@ kinds=sluice
 
 for step in $steps; do
     case $step in
-    chat32) # 32 users, prompts of 190 tokens, answers of 64; the engine's own rates before
-        "$sluice" bench "$model" --prefill 190,512 --decode 1,32 --context 200 -t "$threads" \
-            --seconds 4 --json >"$out/rates.json"
+    chat32) # 32 users, prompts of 190 tokens, answers of 64; the engine's own rates before and after
+        rates before
         for kind in $kinds; do
             start "$kind" 1024 && measure "chat32-$kind" --users 32 --requests 32 \
                 --max-tokens "${CHAT_TOKENS:-64}"
+            stop
+            [ "$kind" = sluice ] && rates after
         done ;;
     shared32) # 32 agents that arrive together with one system prompt of 1,000 tokens
         start sluice 2048 && measure shared32-sluice --scenario shared-prefix --users 32 \
@@ -160,7 +172,9 @@ for step in $steps; do
         echo "== alone in the process"
         "$sluice" bench "$model" -t "$threads" -c 1024 --users 1 \
             --requests "${ALONE_REQUESTS:-8}" --max-tokens 64 --json >"$out/alone-process.json" &&
-            show "$out/alone-process.json" ;;
+            show "$out/alone-process.json"
+        [ -n "${BENCH_ALONE:-}" ] && "$BENCH_ALONE" "$model" 32 20 16 "$threads" |
+            tee "$out/alone-turns.txt" ;;
     warm) # 200 new tokens on a cached history of 4,000, while a cold prompt is computed
         start sluice $((cold + 8192)) && measure warm --scenario warm --users 1 \
             --requests "${WARM_REQUESTS:-12}" --max-tokens 8 --cold "$cold" ;;

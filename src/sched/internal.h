@@ -27,7 +27,7 @@ struct sequence {
     uint32_t slot;           /* NONE unless running */
     uint32_t cached;         /* waiting: what the index had when it was looked at last */
     uint64_t order;          /* of arrival */
-    uint64_t arrived;        /* the clock of prompt rows then */
+    uint64_t arrived, own;   /* the clock of prompt rows then; of those since, its own */
     uint64_t looked;         /* plan that considered it */
     uint32_t key;            /* record of its key */
     uint32_t previous, next; /* in its queue; next also links the unused records */

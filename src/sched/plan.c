@@ -218,11 +218,15 @@ static uint32_t prompt_budget(struct sched *sched, uint32_t n_prompts)
 
 /* ---- prompts ---------------------------------------------------------------------------------- */
 
-/* Rows left to compute, less half of what was computed for others since it came. */
+/* Rows left to compute, less half of what was computed for others since it came: its credit, which its
+ * own rows spend twice as fast. So whoever waited long gets a third of the rows beside newcomers; with a
+ * credit that lasts, a long prompt, once it is first, would hold up all of them to its end. */
 static int64_t score(const struct sched *sched, const struct sequence *s)
 {
     uint32_t done = s->place == RUNNING ? s->computed : s->cached;
-    return (int64_t)s->request.chain->n_tokens - done - (int64_t)((sched->clock - s->arrived) / 2);
+    int64_t others = (int64_t)(sched->clock - s->arrived - s->own), own = (int64_t)s->own;
+    int64_t credit = others / 2 - 2 * own;
+    return (int64_t)s->request.chain->n_tokens - done - (credit > 0 ? credit : 0);
 }
 
 struct ranked {
@@ -290,6 +294,7 @@ static bool plan_prompt(struct sched *sched, uint32_t index, uint32_t end, uint3
     }
     *budget -= s->planned;
     sched->clock += s->planned;
+    s->own += s->planned;
     bool whole = s->computed + s->planned >= chain->n_prompt && s->computed < chain->n_prompt;
     if (whole && sched->queues[HELD].count)
         fork_children(sched, index);

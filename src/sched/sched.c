@@ -282,7 +282,7 @@ void sched_preempt(struct sched *sched, uint32_t index)
      * sequence would draw it a second time. */
     if (s->computed >= s->request.chain->n_tokens)
         s->awaited = s->request.chain->n_tokens + 1;
-    s->arrived = 0; /* it has waited for its turn once already */
+    s->arrived = s->own = 0; /* it has waited for its turn once already */
     sched->counters.preemptions++;
     if (sched->pressed == s->request.id)
         sched->pressed = 0;

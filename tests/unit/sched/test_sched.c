@@ -45,7 +45,7 @@ static struct bench bench_of(uint32_t n_pages, const struct sched_config *config
         .n_slots = config->n_slots,
         .n_groups = 1,
         .max_extend = config->max_rows,
-        .groups = {{.tokens_per_page = 4, .max_pages = TOKENS / 4}},
+        .groups = {{.tokens_per_page = 4, .max_pages = (config->max_context + 3) / 4}},
     };
     struct sched_config c = *config;
     struct bench b = {.sequences = calloc(LIVE, sizeof *b.sequences)};
@@ -408,6 +408,92 @@ static void test_warm_turn_overtakes_a_cold_prompt(void **state)
     bench_free(&b);
 }
 
+#define COLD 100000
+
+/* A prompt of 100,000 tokens holds up nobody, however far it is: 31 turns of 200 new tokens on a cached
+ * history come together, again and again, and meanwhile it gets what is left of one step. */
+static void test_cold_prompt_holds_up_no_warm_turn(void **state)
+{
+    (void)state;
+    struct sched_config config = normal;
+    config.n_slots = 40;
+    config.max_rows = config.max_outputs = 512;
+    config.max_context = COLD + 8;
+    config.max_writes = 60000;
+    struct bench b = bench_of(40000, &config);
+    static int32_t tokens[COLD + 8];
+    static struct kv_key keys[COLD];
+    struct sched_request request = request_of(&b, 1, 1000, 1, 1000);
+    assert_ok(sched_add(b.sched, &request, &err), &err);
+    run_steps(&b, 2);
+    assert_true(sched_remove(b.sched, 1));
+    for (int32_t i = 0; i < COLD; i++)
+        tokens[i] = -1 - i;
+    struct kv_chain *cold = &b.sequences[50].chain;
+    *cold = (struct kv_chain){.tokens = tokens, .keys = keys, .n_tokens = COLD, .n_prompt = COLD};
+    request = (struct sched_request){.id = 50, .chain = cold, .n_generate = 1};
+    assert_ok(sched_add(b.sched, &request, &err), &err);
+    uint32_t done = 0;
+    for (uint32_t part = 1; part <= 20 && done < COLD; part++) {
+        uint32_t left = 31, meanwhile = 0;
+        for (uint64_t id = 2; id < 2 + left; id++) {
+            request = request_of(&b, id, 1199, 1, 1000);
+            assert_ok(sched_add(b.sched, &request, &err), &err);
+        }
+        while (left) {
+            const struct sched_plan *plan = sched_plan(b.sched);
+            assert_true(plan->n_slices > 0);
+            for (uint32_t i = 0; i < plan->n_slices; i++)
+                meanwhile += plan->slices[i].id == 50 ? plan->slices[i].n_rows : 0;
+            for (uint32_t i = 0; i < plan->n_slices; i++)
+                if (plan->slices[i].last && plan->slices[i].id != 50) {
+                    assert_true(sched_remove(b.sched, plan->slices[i].id));
+                    left--;
+                }
+            sched_commit(b.sched);
+        }
+        assert_true(meanwhile < config.max_rows);
+        for (done += meanwhile; done < part * (COLD / 20);) {
+            const struct sched_plan *plan = sched_plan(b.sched);
+            done += plan->n_rows;
+            sched_commit(b.sched);
+        }
+    }
+    bench_free(&b);
+}
+
+/* Nor do turns that never end hold up a long prompt for ever: once it has waited long, it gets a share
+ * beside them. */
+static void test_endless_turns_leave_a_share(void **state)
+{
+    (void)state;
+    struct sched_config config = normal;
+    config.n_slots = 4;
+    struct bench b = bench_of(1000, &config);
+    add(&b, 1, 1000, 1);
+    uint32_t rows = 0, others = 0, in_a_row = 0, longest = 0;
+    for (uint64_t next = 2; rows < 1000 && others < 20000; next = next == LIVE - 1 ? 2 : next + 1) {
+        add(&b, next, 20, 1); /* nobody's tokens are another's */
+        for (bool over = false; !over && rows < 1000;) {
+            const struct sched_plan *plan = sched_plan(b.sched);
+            uint32_t mine = 0;
+            for (uint32_t i = 0; i < plan->n_slices; i++) {
+                mine += plan->slices[i].id == 1 ? plan->slices[i].n_rows : 0;
+                over |= plan->slices[i].id == next && plan->slices[i].last;
+            }
+            rows += mine;
+            others += plan->n_rows - mine;
+            in_a_row = mine == plan->n_rows ? in_a_row + mine : 0;
+            longest = in_a_row > longest ? in_a_row : longest;
+            sched_commit(b.sched);
+        }
+        assert_true(rows >= 1000 || sched_remove(b.sched, next));
+    }
+    assert_true(rows >= 1000 && others > 1000);
+    assert_true(longest <= 200); /* not all at once, either */
+    bench_free(&b);
+}
+
 /* ---- sharing ---------------------------------------------------------------------------------- */
 
 /* 32 agents with one system prompt, all at once: it is computed once. */
@@ -668,6 +754,8 @@ int main(void)
         cmocka_unit_test(test_price_of_having_prompts),
         cmocka_unit_test(test_scattered_times),
         cmocka_unit_test(test_warm_turn_overtakes_a_cold_prompt),
+        cmocka_unit_test(test_cold_prompt_holds_up_no_warm_turn),
+        cmocka_unit_test(test_endless_turns_leave_a_share),
         cmocka_unit_test(test_agents_arrive_together),
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_admission_by_pages),

@@ -72,6 +72,8 @@ struct backend_info {
     enum tensor_type kv_type;           /* preferred K/V element type in the configured mode */
     bool
         asynchronous; /* submit() returns before the step is computed: plan the next one meanwhile */
+    bool
+        one_class; /* prompt rows have the bits of generated ones, with the weights placed so far */
 };
 
 enum result_kind {

@@ -235,6 +235,7 @@ enum status sizing_memory(const struct program *program, const struct hardware *
     size->max_positions = longest_sequence(size);
     size->kv.no_index = options->no_prefix_cache || program->bidirectional;
     size->kv.reproducible = options->reproducible;
+    size->kv.one_class = info->one_class;
     uint64_t kept = options->checkpoint_memory / page_bytes;
     size->kv.checkpoint_pages = options->checkpoint_memory == 0 ? size->kv.n_pages / 4
                                 : kept < size->kv.n_pages       ? (uint32_t)kept

@@ -108,6 +108,12 @@ static void make_room(struct kv *kv)
     }
 }
 
+/* Of the chain's first `end` tokens, those of prompt class. */
+static uint32_t prompt_part(const struct kv_chain *chain, uint32_t end)
+{
+    return chain->n_prompt < end ? chain->n_prompt : end;
+}
+
 uint32_t index_add(struct kv *kv, const struct kv_chain *chain, uint32_t number, uint32_t owner)
 {
     make_room(kv);
@@ -123,7 +129,7 @@ uint32_t index_add(struct kv *kv, const struct kv_chain *chain, uint32_t number,
         .next = *bucket,
         .owner = owner,
         .end = end,
-        .n_prompt = chain->n_prompt < end ? chain->n_prompt : end,
+        .n_prompt = prompt_part(chain, end),
         .used = true,
     };
     *bucket = i;
@@ -143,13 +149,16 @@ static uint32_t end_in_page(const struct kv *kv, uint32_t block, uint32_t place)
     return (kv->blocks[block].end - 1) % tokens + 1;
 }
 
-void index_name(struct kv *kv, uint32_t block, uint32_t place, uint32_t page)
+void index_name(struct kv *kv, uint32_t block, uint32_t place, uint32_t page,
+                const struct kv_chain *chain)
 {
     struct kv_name *name = &block_names(kv, block)[place];
+    struct kv_block *b = &kv->blocks[block];
     if (page == NONE || name->page != NONE)
         return;
     struct kv_page *p = &kv->pages[page];
-    uint32_t end = end_in_page(kv, block, place);
+    uint32_t end = end_in_page(kv, block, place), n_prompt = prompt_part(chain, b->end);
+    b->n_prompt = b->n_prompt > n_prompt ? b->n_prompt : n_prompt;
     *name = (struct kv_name){page, p->block};
     p->block = block;
     p->place = place;
@@ -284,7 +293,9 @@ static bool has_state(const struct kv *kv, uint32_t block)
 bool index_fits(const struct kv *kv, const struct kv_chain *chain, uint32_t block)
 {
     const struct kv_block *b = &kv->blocks[block];
-    uint32_t n_prompt = chain->n_prompt < b->end ? chain->n_prompt : b->end;
+    uint32_t n_prompt = prompt_part(chain, b->end);
+    if (kv->config.one_class)
+        return true;
     return kv->config.reproducible ? b->n_prompt == n_prompt : b->n_prompt <= n_prompt;
 }
 

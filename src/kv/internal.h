@@ -39,7 +39,7 @@ struct kv_block {
     uint32_t next;     /* in its hash bucket, or of the unused ones */
     uint32_t owner;    /* slot while pending; NONE: usable */
     uint32_t end;      /* its tokens and those before it */
-    uint32_t n_prompt; /* of those, the first ones, of prompt class */
+    uint32_t n_prompt; /* of those, the first ones, of prompt class (in some places at least) */
     bool used;
     bool wants_state; /* pending: somebody parts from the owner at its end */
 };
@@ -129,13 +129,16 @@ enum status index_create(struct kv *kv, struct error *err);
 void index_free(struct kv *kv);
 uint32_t index_find(const struct kv *kv, const struct kv_chain *chain, uint32_t number);
 uint32_t index_add(struct kv *kv, const struct kv_chain *chain, uint32_t number, uint32_t owner);
-/* May the block stand for its part of the chain, as far as numeric classes go? A prompt may go on from
- * generated rows, unless all is to be reproducible; who resumes never gets prompt rows for its own. */
+/* May the block stand for its part of the chain, as far as numeric classes go? Where there are two, a
+ * prompt may go on from generated rows, unless all is to be reproducible; who resumes never gets prompt
+ * rows for its own. */
 bool index_fits(const struct kv *kv, const struct kv_chain *chain, uint32_t block);
 void index_drop(struct kv *kv, uint32_t block);
 void index_drop_if_empty(struct kv *kv, uint32_t block);
-/* A block names a page that a slot holds, unless it has one in that place. */
-void index_name(struct kv *kv, uint32_t block, uint32_t place, uint32_t page);
+/* A block names a page that a slot with this chain holds, unless it has one in that place. Rows of other
+ * slots may be in other places: then the block is of prompt class as far as any of them is. */
+void index_name(struct kv *kv, uint32_t block, uint32_t place, uint32_t page,
+                const struct kv_chain *chain);
 /* Forgets what the index has in a page past its first `keep` tokens. With 0 it is no longer named. */
 void index_forget(struct kv *kv, uint32_t page, uint32_t keep);
 /* Forgets a block's checkpoint. */

@@ -57,6 +57,7 @@ struct kv_config {
     struct kv_group_config groups[KV_GROUPS_MAX];
     bool no_index;     /* nothing is shared or kept */
     bool reproducible; /* blocks are reused only where all rows have the class they had before */
+    bool one_class;    /* rows have the same bits in both numeric classes: nothing to tell apart */
     uint64_t seed;     /* secret: of the keys */
     uint64_t identity; /* what else tells contents apart: element type, adapter */
     uint32_t checkpoint_every; /* tokens, rounded up to where hits may end; 0: 2048 */

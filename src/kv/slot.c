@@ -490,7 +490,7 @@ static void keep_state(struct kv *kv, uint32_t slot, uint32_t block)
         const uint32_t *row = kv_row(kv, slot, g);
         row += end == s->length ? s->state * half : (1 - s->state) * half;
         for (uint32_t i = 0; i < half; i++)
-            index_name(kv, block, kv->places[g] + i, row[i]);
+            index_name(kv, block, kv->places[g] + i, row[i], s->chain);
     }
 }
 
@@ -514,7 +514,8 @@ static void publish(struct kv *kv, uint32_t slot, uint32_t number)
     struct kv_name *names = block_names(kv, block);
     for (uint32_t g = 0; g < kv->config.n_groups; g++)
         if (!is_recurrent(kv, g))
-            index_name(kv, block, kv->places[g], kv_row(kv, slot, g)[page_at(kv, g, b->end - 1)]);
+            index_name(kv, block, kv->places[g], kv_row(kv, slot, g)[page_at(kv, g, b->end - 1)],
+                       s->chain);
     if (kv->any_state && names[kv->n_kv_places].page == NONE)
         keep_state(kv, slot, block);
     b->owner = NONE;

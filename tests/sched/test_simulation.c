@@ -3,7 +3,8 @@
  * turns, forks, priorities, keys, stops, cancels and pauses, on a backend that is memory only. Every
  * page holds, for each position, the hash of all tokens up to there, so a page that is reused wrongly,
  * written twice, copied too late or evicted too early shows as a wrong hash where a row reads it.
- * Where all is to be reproducible, the hash is of their numeric classes too.
+ * Where all is to be reproducible, the hash is of their numeric classes too, and whose class a row has
+ * is kept beside it: nobody reads a prompt's rows for what it generated itself.
  *
  * SLUICE_SIM_SEED (first seed), SLUICE_SIM_SEEDS (how many) and SLUICE_SIM_STEPS override the
  * defaults; a failure prints the seed that shows it.
@@ -51,6 +52,8 @@ struct sim {
     uint64_t n_arrived, n_steps, quiet;                /* quiet: steps without a slice */
     uint32_t tables[MAX_SLOTS][MAX_GROUPS][MAX_TABLE]; /* what the backend was told */
     uint64_t pages[MAX_PAGES][PAGE_TOKENS];
+    bool generated[MAX_PAGES][PAGE_TOKENS];
+    uint32_t prompt_rows[MAX_PAGES]; /* a state's: the end of the last ones of prompt class in it */
     uint64_t n_rows, n_finished, n_refused, n_cached, n_preempted, n_forked, n_copies;
 };
 
@@ -110,6 +113,7 @@ static void sim_open(struct sim *sim)
     k->max_extend = c->max_rows;
     k->no_index = draw(sim, 8) == 0;
     k->reproducible = draw(sim, 4) == 0;
+    k->one_class = draw(sim, 4) == 0;
     k->seed = sim->seed;
     k->alignment = c->alignment;
     k->checkpoint_every = 16 + draw(sim, 100);
@@ -129,7 +133,8 @@ static void sim_open(struct sim *sim)
 static void append(const struct sim *sim, struct client *client, int32_t token, uint32_t at,
                    bool generated)
 {
-    uint64_t row_class = generated && sim->kv_config.reproducible ? 1000 : 0;
+    bool told = sim->kv_config.reproducible && !sim->kv_config.one_class;
+    uint64_t row_class = generated && told ? 1000 : 0;
     client->tokens[at] = token;
     client->hashes[at + 1] = random_mix(client->hashes[at] * 31 + (uint64_t)token + row_class + 1);
 }
@@ -231,12 +236,27 @@ static void disturb(struct sim *sim)
 
 /* ---- the backend ------------------------------------------------------------------------------ */
 
-static uint64_t *cell(struct sim *sim, uint32_t slot, uint32_t group, uint32_t position)
+struct cell {
+    uint64_t *hash;
+    bool *generated;
+};
+
+static struct cell cell(struct sim *sim, uint32_t slot, uint32_t group, uint32_t position)
 {
     uint32_t tokens = sim->kv_config.groups[group].tokens_per_page;
     uint32_t index = position / tokens, page = kv_page(sim->kv, slot, group, index);
     REQUIRE(sim, page != KV_PAGE_NONE && page == sim->tables[slot][group][index]);
-    return &sim->pages[page][position % tokens];
+    return (struct cell){&sim->pages[page][position % tokens],
+                         &sim->generated[page][position % tokens]};
+}
+
+static void check_spot(struct sim *sim, const struct client *client,
+                       const struct sched_slice *slice, uint32_t group, uint32_t position)
+{
+    struct cell c = cell(sim, slice->slot, group, position);
+    REQUIRE(sim, *c.hash == client->hashes[position + 1]);
+    bool own = position >= client->chain.n_prompt;
+    REQUIRE(sim, !own || *c.generated || sim->kv_config.one_class);
 }
 
 /* Reads what the rows from `from` on need, spot by spot, then writes the rows. */
@@ -249,13 +269,14 @@ static void run_group(struct sim *sim, const struct client *client, const struct
     const uint32_t spots[3] = {begin, from ? from - 1 : 0, begin + draw(sim, from - begin + 1)};
     for (int i = 0; i < 3; i++)
         if (spots[i] >= begin && spots[i] < from)
-            REQUIRE(sim, *cell(sim, slice->slot, group, spots[i]) == client->hashes[spots[i] + 1]);
+            check_spot(sim, client, slice, group, spots[i]);
     for (uint32_t p = from; p < end; p++) {
-        uint64_t *to = cell(sim, slice->slot, group, p);
+        struct cell to = cell(sim, slice->slot, group, p);
         uint32_t page = sim->tables[slice->slot][group][p / g->tokens_per_page];
         /* No two names for what is written. */
         REQUIRE(sim, kv_page_count(sim->kv, page) == 1 + sim->n_forks);
-        *to = client->hashes[p + 1];
+        *to.hash = client->hashes[p + 1];
+        *to.generated = slice->generated;
     }
 }
 
@@ -267,11 +288,17 @@ static void run_state(struct sim *sim, const struct client *client, const struct
     for (uint32_t i = 0; i < half; i++) {
         uint32_t read = table[slice->state * half + i],
                  write = table[(1 - slice->state) * half + i];
-        if (slice->first_position)
+        uint32_t prompt_rows = 0;
+        if (slice->first_position) {
             REQUIRE(sim, sim->pages[read][0] == client->hashes[slice->first_position]);
+            prompt_rows = sim->prompt_rows[read];
+        }
+        REQUIRE(sim, prompt_rows <= client->chain.n_prompt || sim->kv_config.one_class);
         REQUIRE(sim, write < sim->kv_config.n_pages &&
                          kv_page_count(sim->kv, write) == 1 + sim->n_forks);
-        sim->pages[write][0] = client->hashes[slice->first_position + slice->n_rows];
+        uint32_t end = slice->first_position + slice->n_rows;
+        sim->pages[write][0] = client->hashes[end];
+        sim->prompt_rows[write] = slice->generated ? prompt_rows : end;
     }
 }
 
@@ -390,6 +417,7 @@ static void run_plan(struct sim *sim, const struct sched_plan *plan)
     for (uint32_t i = 0; i < plan->changes.n_copies; i++) {
         const struct kv_copy *c = &plan->changes.copies[i];
         memcpy(sim->pages[c->to], sim->pages[c->from], sizeof sim->pages[0]);
+        memcpy(sim->generated[c->to], sim->generated[c->from], sizeof sim->generated[0]);
     }
     sim->n_copies += plan->changes.n_copies;
     for (uint32_t i = 0; i < plan->n_slices; i++) {

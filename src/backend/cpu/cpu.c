@@ -76,11 +76,20 @@ static void cpu_close(struct backend *base)
     free(backend);
 }
 
+static bool has_prompt_kernels(const struct cpu_backend *backend)
+{
+    bool any = backend->tiles != NULL;
+    for (const struct placed_weight *w = backend->weights; w && !any; w = w->next)
+        any = w->prompt != NULL;
+    return any;
+}
+
 static void cpu_info(struct backend *base, struct backend_info *out)
 {
     const struct cpu_backend *backend = (const struct cpu_backend *)base;
     *out = (struct backend_info){.kv_type = backend->config.exact ? TENSOR_F32 : TENSOR_F16,
-                                 .asynchronous = backend->queue != NULL};
+                                 .asynchronous = backend->queue != NULL,
+                                 .one_class = !has_prompt_kernels(backend)};
     snprintf(out->description, sizeof out->description, "%u thread%s, %s kernels",
              backend->n_threads, backend->n_threads == 1 ? "" : "s", kernel_set_name());
     long page = sysconf(_SC_PAGESIZE), total = sysconf(_SC_PHYS_PAGES);

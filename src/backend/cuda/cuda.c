@@ -233,7 +233,8 @@ static enum status cuda_open(const struct backend_config *config, struct backend
 static void cuda_info(struct backend *base, struct backend_info *out)
 {
     struct cuda_backend *backend = (struct cuda_backend *)base;
-    *out = (struct backend_info){.kv_type = backend->config.exact ? TENSOR_F32 : TENSOR_F16};
+    *out = (struct backend_info){.kv_type = backend->config.exact ? TENSOR_F32 : TENSOR_F16,
+                                 .one_class = true};
     snprintf(out->description, sizeof out->description, "%.127s", backend->properties.name);
     size_t available = 0, total = 0;
     if (cudaSetDevice(backend->config.device) != cudaSuccess ||

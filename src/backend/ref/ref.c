@@ -61,7 +61,7 @@ static void ref_close(struct backend *base)
 static void ref_info(struct backend *base, struct backend_info *out)
 {
     (void)base;
-    *out = (struct backend_info){.kv_type = TENSOR_F32};
+    *out = (struct backend_info){.kv_type = TENSOR_F32, .one_class = true};
     snprintf(out->description, sizeof out->description, "scalar reference, 1 thread");
 }
 

@@ -375,25 +375,96 @@ static void test_reproducible(void **state)
     }
 }
 
-/* Who resumes gets no prompt rows for those that it had generated. */
+/* Who resumes gets no prompt rows for those that it had generated, unless both have the same bits. */
 static void test_resumed_rows_keep_their_class(void **state)
 {
     (void)state;
     static struct sequence a, b;
+    for (int one_class = 0; one_class < 2; one_class++) {
+        struct kv_config config = plain;
+        config.one_class = config.reproducible = one_class;
+        struct kv *kv = pool_of(&config);
+        fill(&b, 60, TOKENS, 0);
+        open_slot(kv, 0, &b);
+        run(kv, 0, &b, 60);
+        kv_close(kv, 0);
+        fill(&a, 40, TOKENS, 0);
+        a.chain.n_prompt = 20;
+        assert_int_equal(kv_match(kv, &a.chain, 40).cached, one_class ? 40 : 16);
+        open_slot(kv, 0, &a);
+        run(kv, 0, &a, 40);
+        kv_close(kv, 0);
+        check(kv);
+        assert_int_equal(kv_match(kv, &a.chain, 40).cached, 40);
+        assert_int_equal(kv_match(kv, &b.chain, 59).cached, 56);
+        kv_free(kv);
+    }
+}
+
+/* A block that several made together is of prompt class as far as any part of it is: what one announced
+ * who resumes and another computed as its prompt, and a page that a window lost and another filled. */
+static void test_blocks_of_both_classes(void **state)
+{
+    (void)state;
+    static struct sequence a, b;
+    fill(&a, 40, TOKENS, 0);
+    fill(&b, 40, TOKENS, 0);
+    a.chain.n_prompt = 20;
     struct kv *kv = pool_of(&plain);
-    fill(&b, 60, TOKENS, 0);
-    open_slot(kv, 0, &b);
-    run(kv, 0, &b, 60);
+    open_slot(kv, 0, &a);
+    open_slot(kv, 1, &b);
+    run(kv, 1, &b, 40);
+    kv_close(kv, 1);
     kv_close(kv, 0);
+    assert_int_equal(kv_match(kv, &a.chain, 40).cached, 16);
+    assert_int_equal(kv_match(kv, &b.chain, 40).cached, 40);
+    kv_free(kv);
+
+    struct kv_config config = plain;
+    config.n_groups = 2;
+    config.n_pages = 14;
+    config.groups[1] = (struct kv_group_config){.tokens_per_page = 8, .window = 4, .max_pages = 20};
+    kv = pool_of(&config);
     fill(&a, 40, TOKENS, 0);
     a.chain.n_prompt = 20;
-    assert_int_equal(kv_match(kv, &a.chain, 40).cached, 16);
+    open_slot(kv, 0, &a);
+    run(kv, 0, &a, 8);
+    assert_int_equal(kv_match(kv, &a.chain, 40).cached, 40);
+    static struct sequence c;
+    fill(&c, 36, 0, 3); /* takes the pages that a's window let go */
+    open_slot(kv, 1, &c);
+    run(kv, 1, &c, 4);
+    kv_close(kv, 1);
+    kv_close(kv, 0);
+    assert_int_equal(kv_match(kv, &a.chain, 40).cached, 40);
+    assert_int_equal(kv_match(kv, &a.chain, 24).cached, 0); /* its windows have holes */
+    fill(&b, 24, TOKENS, 0);
+    open_slot(kv, 1, &b);
+    run(kv, 1, &b, 8);
+    kv_close(kv, 1);
+    assert_int_equal(kv_match(kv, &b.chain, 24).cached, 24);
+    assert_int_equal(kv_match(kv, &a.chain, 24).cached, 16);
+    check(kv);
+    kv_free(kv);
+}
+
+/* Two texts whose keys are the same, as no hash can rule out: tokens tell them apart. */
+static void test_same_keys(void **state)
+{
+    (void)state;
+    struct kv *kv = pool_of(&plain);
+    static struct sequence a, b;
+    fill(&a, 40, TOKENS, 0);
     open_slot(kv, 0, &a);
     run(kv, 0, &a, 40);
     kv_close(kv, 0);
+    fill(&b, 40, 20, 5); /* parts from it in the third block */
+    memcpy(b.keys, a.keys, sizeof b.keys);
+    b.chain.n_keys = a.chain.n_keys;
+    assert_true(b.chain.n_keys >= 4);
+    assert_int_equal(open_slot(kv, 0, &b).cached, 16);
+    kv_close(kv, 0);
     check(kv);
-    assert_int_equal(kv_match(kv, &a.chain, 40).cached, 40);
-    assert_int_equal(kv_match(kv, &b.chain, 59).cached, 56);
     kv_free(kv);
 }
 
@@ -682,6 +753,8 @@ int main(void)
         cmocka_unit_test(test_eviction_order),
         cmocka_unit_test(test_reproducible),
         cmocka_unit_test(test_resumed_rows_keep_their_class),
+        cmocka_unit_test(test_blocks_of_both_classes),
+        cmocka_unit_test(test_same_keys),
         cmocka_unit_test(test_window),
         cmocka_unit_test(test_hit_within_pages),
         cmocka_unit_test(test_claim),

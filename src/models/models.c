@@ -63,7 +63,7 @@ struct sluice_models {
     bool started, closing;
     sluice_models_options options;
     struct held_model *models;
-    char *backend, *chat_template, *kv_type; /* owned copies for options.engine */
+    char *backend, *chat_template, *kv_type, *packed_cache; /* owned copies for options.engine */
 };
 
 static sluice_status refuse(sluice_error *error, sluice_status status, const char *format, ...)
@@ -341,6 +341,7 @@ sluice_status sluice_models_create(const sluice_models_options *options, sluice_
     models->started = copy_text(&engine->backend, &models->backend) &&
                       copy_text(&engine->chat_template, &models->chat_template) &&
                       copy_text(&engine->kv_type, &models->kv_type) &&
+                      copy_text(&engine->packed_cache, &models->packed_cache) &&
                       pthread_create(&models->keeper, NULL, run_keeper, models) == 0;
     if (models->started)
         return SLUICE_OK;
@@ -368,6 +369,7 @@ void sluice_models_close(sluice_models *models)
     free(models->backend);
     free(models->chat_template);
     free(models->kv_type);
+    free(models->packed_cache);
     pthread_cond_destroy(&models->changed);
     pthread_mutex_destroy(&models->lock);
     free(models);

@@ -134,6 +134,25 @@ static void test_kv_memory_bounds_sequences(void **state)
     assert_true(kv_config_pages(&size.kv, size.max_positions + 1) > size.kv.n_pages);
 }
 
+/* States of recurrent layers are kept within so many bytes of the pool: a quarter unless told. */
+static void test_checkpoint_memory(void **state)
+{
+    (void)state;
+    struct hardware hw = {.memory_total = 1024 * MIB, .memory_available = 800 * MIB};
+    struct engine_size size;
+    struct error err = {0};
+    sluice_engine_options options = {.kv_memory = 400 << 10};
+    assert_ok(size_for(&hw, &options, &size, &err), &err);
+    assert_int_equal(size.kv.checkpoint_pages, size.kv.n_pages / 4);
+    options.checkpoint_memory = 50 << 10;
+    assert_ok(size_for(&hw, &options, &size, &err), &err);
+    uint64_t bytes = size.kv.checkpoint_pages * size.layout.page_bytes;
+    assert_true(bytes <= 50 << 10 && bytes + size.layout.page_bytes > 50 << 10);
+    options.checkpoint_memory = 1 << 30; /* never more than there is */
+    assert_ok(size_for(&hw, &options, &size, &err), &err);
+    assert_int_equal(size.kv.checkpoint_pages, size.kv.n_pages);
+}
+
 static void test_weights_beyond_memory(void **state)
 {
     (void)state;
@@ -178,6 +197,7 @@ int main(void)
         cmocka_unit_test(test_context_shrinks_to_memory),
         cmocka_unit_test(test_waste),
         cmocka_unit_test(test_kv_memory_bounds_sequences),
+        cmocka_unit_test(test_checkpoint_memory),
         cmocka_unit_test(test_weights_beyond_memory),
         cmocka_unit_test(test_large_vocabularies_get_fewer_outputs),
     };

@@ -154,6 +154,29 @@ static void test_budget(void **state)
     sluice_models_close(models);
 }
 
+/* Room for two: a third one sends away the one that was used longest ago, whichever was loaded first. */
+static void test_least_recently_used_goes(void **state)
+{
+    (void)state;
+    sluice_models *models = open_set(0, -1);
+    sluice_models_release(models, hold(models, "llama"));
+    sluice_models_release(models, hold(models, "lfm2"));
+    uint64_t both = entry_of(models, "llama").bytes + entry_of(models, "lfm2").bytes;
+    sluice_models_close(models);
+    for (int again = 0; again < 2; again++) {
+        models = open_set(both + (both >> 4), -1);
+        assert_int_equal(sluice_models_add(models, "twin", fixture_path(LLAMA), NULL), SLUICE_OK);
+        sluice_models_release(models, hold(models, "llama"));
+        sluice_models_release(models, hold(models, "lfm2"));
+        if (again) /* used once more */
+            sluice_models_release(models, hold(models, "llama"));
+        sluice_models_release(models, hold(models, "twin"));
+        assert_int_equal(entry_of(models, "llama").state == SLUICE_MODEL_LOADED, again);
+        assert_int_equal(entry_of(models, "lfm2").state == SLUICE_MODEL_LOADED, !again);
+        sluice_models_close(models);
+    }
+}
+
 static void release(sluice_models *models, struct arrival *arrival)
 {
     pthread_mutex_lock(&arrival->lock);
@@ -244,9 +267,13 @@ static void test_too_large_and_closing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_load_on_demand), cmocka_unit_test(test_keep_alive),
-        cmocka_unit_test(test_budget),         cmocka_unit_test(test_abandon),
-        cmocka_unit_test(test_patience),       cmocka_unit_test(test_too_large_and_closing),
+        cmocka_unit_test(test_load_on_demand),
+        cmocka_unit_test(test_keep_alive),
+        cmocka_unit_test(test_budget),
+        cmocka_unit_test(test_abandon),
+        cmocka_unit_test(test_patience),
+        cmocka_unit_test(test_too_large_and_closing),
+        cmocka_unit_test(test_least_recently_used_goes),
     };
     return cmocka_run_group_tests_name("models", tests, NULL, NULL);
 }

@@ -46,26 +46,40 @@ static bool read_model(struct api_call *call, const char *name, const json_t *va
     return true;
 }
 
-static bool read_stop(struct api_call *call, const char *name, const json_t *value,
-                      struct api_error *error)
+/* A string or a list of them, none empty. */
+static bool read_texts(struct api_call *call, const char *name, const json_t *value,
+                       const char *const **out, size_t *count, struct api_error *error)
 {
     size_t n = json_is_array(value) ? json_array_size(value) : 1;
     if (n > API_STOPS_MAX)
-        return api_refuse(error, name, "stop: %zu strings, at most %d are allowed", n,
+        return api_refuse(error, name, "%s: %zu strings, at most %d are allowed", name, n,
                           API_STOPS_MAX);
-    const char **stops = arena_alloc(&call->arena, n + 1, sizeof *stops);
-    if (!stops)
+    const char **texts = arena_alloc(&call->arena, n + 1, sizeof *texts);
+    if (!texts)
         return out_of_memory(error);
     for (size_t i = 0; i < n; i++) {
         const json_t *item = json_is_array(value) ? json_array_get(value, i) : value;
-        if (!fields_text(call, name, item, &stops[i], error))
+        if (!fields_text(call, name, item, &texts[i], error))
             return false;
-        if (!*stops[i])
-            return api_refuse(error, name, "stop: string %zu is empty", i);
+        if (!*texts[i])
+            return api_refuse(error, name, "%s: string %zu is empty", name, i);
     }
-    call->options.stops = n ? stops : NULL;
-    call->options.n_stops = n;
+    *out = texts;
+    *count = n;
     return true;
+}
+
+static bool read_stop(struct api_call *call, const char *name, const json_t *value,
+                      struct api_error *error)
+{
+    return read_texts(call, name, value, &call->options.stops, &call->options.n_stops, error);
+}
+
+static bool read_breakers(struct api_call *call, const char *name, const json_t *value,
+                          struct api_error *error)
+{
+    sluice_sampling *s = &call->options.sampling;
+    return read_texts(call, name, value, &s->dry_breakers, &s->n_dry_breakers, error);
 }
 
 static bool read_seed(struct api_call *call, const char *name, const json_t *value,
@@ -270,6 +284,7 @@ static const struct field common_fields[] = {
     {"dry_allowed_length", FIELD_I32, SAMPLING(dry_allowed_length), 1, INT32_MAX, SLUICE_SET_DRY,
      NULL},
     {"dry_penalty_last_n", FIELD_I32, SAMPLING(dry_last_n), -1, INT32_MAX, SLUICE_SET_DRY, NULL},
+    CUSTOM("dry_sequence_breakers", read_breakers, 0),
     {"mirostat", FIELD_I32, SAMPLING(mirostat), 0, 2, SLUICE_SET_MIROSTAT, NULL},
     {"mirostat_tau", FIELD_FLOAT, SAMPLING(mirostat_tau), 0, 100, SLUICE_SET_MIROSTAT, NULL},
     {"mirostat_eta", FIELD_FLOAT, SAMPLING(mirostat_eta), 0, 1, SLUICE_SET_MIROSTAT, NULL},

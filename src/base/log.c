@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static atomic_int current_level = -1;
+static atomic_bool with_times;
 
 static int level_from_environment(void)
 {
@@ -24,6 +26,23 @@ void log_set_level(enum log_level level)
     atomic_store(&current_level, (int)level);
 }
 
+void log_set_times(bool on)
+{
+    atomic_store(&with_times, on);
+}
+
+/* "2026-11-26T03:07:27.512Z ", or nothing. */
+static int write_time(char *out, size_t size)
+{
+    struct timespec now;
+    struct tm utc;
+    if (!atomic_load(&with_times) || clock_gettime(CLOCK_REALTIME, &now) != 0 ||
+        !gmtime_r(&now.tv_sec, &utc))
+        return 0;
+    size_t n = strftime(out, size, "%Y-%m-%dT%H:%M:%S", &utc);
+    return (int)n + snprintf(out + n, size - n, ".%03ldZ ", now.tv_nsec / 1000000);
+}
+
 void log_write(enum log_level level, const char *format, ...)
 {
     int limit = atomic_load(&current_level);
@@ -34,7 +53,8 @@ void log_write(enum log_level level, const char *format, ...)
     if ((int)level > limit)
         return;
     char line[1024];
-    int head = snprintf(line, sizeof line, "sluice: %s: ", level_names[level]);
+    int head = write_time(line, sizeof line);
+    head += snprintf(line + head, sizeof line - (size_t)head, "sluice: %s: ", level_names[level]);
     va_list args;
     va_start(args, format);
     int body = vsnprintf(line + head, sizeof line - (size_t)head - 1, format, args);

@@ -5,11 +5,15 @@
 #ifndef SLUICE_BASE_LOG_H
 #define SLUICE_BASE_LOG_H
 
+#include <stdbool.h>
+
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 /* Messages above `level` are dropped. The default is LOG_WARN; SLUICE_LOG=error|warn|info|debug
  * overrides it at first use. */
 void log_set_level(enum log_level level);
+/* Whether each line begins with the time (UTC): for logs that nobody else dates. Off at first. */
+void log_set_times(bool on);
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_error(...) log_write(LOG_ERROR, __VA_ARGS__)

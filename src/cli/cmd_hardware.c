@@ -7,13 +7,19 @@
 #include "cli/cli.h"
 #include "hw/hardware.h"
 
-static bool as_json, no_measure, measure;
+#define KERNEL_GROUPS_MAX 32
+#define TYPES_COLUMN      38 /* where a group's types begin */
+#define TYPES_WIDTH       60
+
+static bool as_json, no_measure, measure, every_kernel;
 
 static const struct option options[] = {
     {"--json", NULL, NULL, "the same as JSON", OPTION_FLAG, &as_json, NULL},
     {"--measure", NULL, NULL, "measure memory bandwidth again, whatever is remembered", OPTION_FLAG,
      &measure, NULL},
     {"--no-measure", NULL, NULL, "do not measure memory bandwidth", OPTION_FLAG, &no_measure, NULL},
+    {"--kernels", NULL, NULL, "each element type with its kernel, one by one", OPTION_FLAG,
+     &every_kernel, NULL},
     OPTIONS_END,
 };
 
@@ -31,14 +37,74 @@ static void describe_backends(struct buf *out)
 {
     const struct backend_api *api;
     for (uint32_t i = 0; (api = backend_at(i)) != NULL; i++)
-        buf_printf(out, "%-12s %-6s %s\n", i ? "" : "Backends", api->name, api->summary);
+        buf_printf(out, "%-9s%-4s %s\n", i ? "" : "backends", api->name, api->summary);
     struct buf why = {0};
     if (backend_find("auto", &api, &why, NULL) == STATUS_OK)
-        buf_printf(out, "%-12s %s (%.*s)\n", "Chosen", api->name, STR_ARG(buf_str(&why)));
+        buf_printf(out, "%-9s%.*s\n", "chosen", STR_ARG(buf_str(&why)));
     buf_release(&why);
 }
 
-/* Which kernel serves what, line by line as the backends tell it. */
+/* Types whose kernels are of the same instruction sets, for the same purpose. */
+struct kernel_group {
+    char what[20], sets[20];
+    struct buf types;
+    size_t line; /* where the last line of `types` begins */
+};
+
+/* "avx2 q4_0 x i8; prompts: amx q4_0 x i8" -> "avx2, amx" */
+static void name_sets(const char *kernel, char *out, size_t size)
+{
+    const char *prompts = strstr(kernel, "; prompts: ");
+    int n = (int)strcspn(kernel, " \n");
+    prompts = prompts ? prompts + strlen("; prompts: ") : NULL;
+    if (prompts && prompts < strchr(kernel, '\n'))
+        snprintf(out, size, "%.*s, %.*s", n, kernel, (int)strcspn(prompts, " \n"), prompts);
+    else
+        snprintf(out, size, "%.*s", n, kernel);
+}
+
+/* A backend's line: what for, in 16 columns; the type; its kernel. */
+static void group_line(const char *line, struct kernel_group *groups, size_t *n)
+{
+    char what[20], sets[20];
+    snprintf(what, sizeof what, "%.16s", line + 2);
+    const char *type = line + 19;
+    size_t length = strcspn(type, " ");
+    name_sets(type + length + strspn(type + length, " "), sets, sizeof sets);
+    size_t i = 0;
+    while (i < *n && (strcmp(groups[i].what, what) != 0 || strcmp(groups[i].sets, sets) != 0))
+        i++;
+    if (i == KERNEL_GROUPS_MAX)
+        return;
+    struct kernel_group *group = &groups[i];
+    if (i == *n) {
+        *group = (struct kernel_group){.line = 0};
+        snprintf(group->what, sizeof group->what, "%s", what);
+        snprintf(group->sets, sizeof group->sets, "%s", sets);
+        ++*n;
+    } else if (group->types.len - group->line + length > TYPES_WIDTH) {
+        buf_printf(&group->types, "\n%*s", TYPES_COLUMN, "");
+        group->line = group->types.len;
+    } else {
+        buf_append_char(&group->types, ' ');
+    }
+    buf_append(&group->types, type, length);
+}
+
+static void print_groups(const struct buf *lines, struct buf *out)
+{
+    static struct kernel_group groups[KERNEL_GROUPS_MAX];
+    size_t n = 0;
+    for (const char *at = lines->data; at && strlen(at) > 19; at = strchr(at, '\n') + 1)
+        group_line(at, groups, &n);
+    for (size_t i = 0; i < n; i++) {
+        buf_printf(out, "  %-16s %-18s %.*s\n", groups[i].what, groups[i].sets,
+                   STR_ARG(buf_str(&groups[i].types)));
+        buf_release(&groups[i].types);
+    }
+}
+
+/* Which kernels serve what; with --kernels line by line as the backends tell it. */
 static void describe_kernels(struct buf *out)
 {
     const struct backend_api *api;
@@ -47,8 +113,12 @@ static void describe_kernels(struct buf *out)
         if (api->describe_kernels)
             api->describe_kernels(&lines);
         if (lines.len)
-            buf_printf(out, "\nKernels of the %s backend\n%.*s", api->name,
-                       STR_ARG(buf_str(&lines)));
+            buf_printf(out, "\nKernels of the %s backend%s\n", api->name,
+                       every_kernel ? "" : " (--kernels lists them one by one)");
+        if (every_kernel)
+            buf_append_str(out, buf_str(&lines));
+        else
+            print_groups(&lines, out);
         buf_release(&lines);
     }
 }
@@ -59,8 +129,8 @@ static void print_text(const struct hardware *hw)
     hardware_describe(hw, &out);
     double bandwidth = measured_bandwidth(hw);
     if (bandwidth > 0)
-        buf_printf(&out, "%-12s %.1f GB/s read from memory, measured with %u threads\n",
-                   "Bandwidth", bandwidth * 1e-9, hardware_default_threads(hw));
+        buf_printf(&out, "%-9s%.1f GB/s from memory, measured with %u threads\n", "reads",
+                   bandwidth * 1e-9, hardware_default_threads(hw));
     describe_backends(&out);
     describe_kernels(&out);
     fwrite(out.data ? out.data : "", 1, out.len, stdout);
@@ -128,7 +198,7 @@ static enum status run(const struct arguments *arguments, struct error *err)
 const struct command command_hardware = {
     .name = "hardware",
     .synopsis = "what this machine offers",
-    .usage = "hardware [--json] [--measure | --no-measure]",
+    .usage = "hardware [--json] [--kernels] [--measure | --no-measure]",
     .about = "Prints cores, caches, instruction sets, memory and its measured read bandwidth,\n"
              "accelerators, which backend sluice takes, and which kernels serve which element\n"
              "types. Bandwidth is measured once and remembered in the cache folder. Decoding a "

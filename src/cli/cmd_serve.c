@@ -156,6 +156,15 @@ static enum status bind_all(struct http_address *addresses, size_t *n, struct er
     return status;
 }
 
+/* An empty key is a variable that was not set, and would let in whoever sends none. */
+static enum status check_keys(struct error *err)
+{
+    for (size_t i = 0; i < flags.n_keys; i++)
+        if (!*flags.keys[i])
+            return error_set(err, STATUS_USAGE, "--api-key: the key is empty");
+    return STATUS_OK;
+}
+
 /* Whoever can reach an address beyond this machine needs a key, unless told otherwise. */
 static void make_key(const struct http_address *addresses, size_t n)
 {
@@ -486,11 +495,14 @@ static enum status run(const struct arguments *arguments, struct error *err)
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
     log_set_level(flags.quiet || flags.demo ? LOG_WARN : LOG_INFO);
+    log_set_times(!flags.demo && !getenv("JOURNAL_STREAM")); /* the journal dates lines itself */
     struct http_address addresses[HTTP_LISTENERS_MAX];
     size_t n_addresses = 0;
     struct buf chat_template = {0};
     struct served_models list = {0};
     enum status status = sampling_given(&flags.sampling, err);
+    if (status == STATUS_OK)
+        status = check_keys(err);
     if (status == STATUS_OK)
         status = collect_models(arguments, &list, err);
     if (status == STATUS_OK)

@@ -14,6 +14,35 @@
 #define CHAT_TEMPLATE_MAX ((size_t)1 << 20)
 #define DEMO_MODEL        "pebble-q8_0.gguf"
 
+static bool is_word(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+}
+
+/* The engine speaks of its options' fields; here they are flags. */
+static void name_flags(const char *message, struct buf *out)
+{
+    static const char *const names[][2] = {
+        {"n_context", "--ctx-size"},     {"kv_memory", "--kv-memory"}, {"kv_type", "--kv-type"},
+        {"max_sequences", "--parallel"}, {"n_threads", "--threads"},
+    };
+    while (*message) {
+        size_t n = 0;
+        while (is_word(message[n]))
+            n++;
+        const char *flag = NULL;
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+            if (strlen(names[i][0]) == n && memcmp(names[i][0], message, n) == 0)
+                flag = names[i][1];
+        n += n == 0;
+        if (flag)
+            buf_append_cstr(out, flag);
+        else
+            buf_append(out, message, n);
+        message += n;
+    }
+}
+
 enum status status_from_public(const sluice_error *error, struct error *err)
 {
     static const enum status statuses[] = {
@@ -36,7 +65,11 @@ enum status status_from_public(const sluice_error *error, struct error *err)
     size_t index = (size_t)error->status;
     enum status status =
         index < sizeof statuses / sizeof *statuses ? statuses[index] : STATUS_INTERNAL;
-    return error_set(err, status, "%s", error->message);
+    struct buf text = {0};
+    name_flags(error->message, &text);
+    status = error_set(err, status, "%.*s", STR_ARG(buf_str(&text)));
+    buf_release(&text);
+    return status;
 }
 
 /* Folder of the running program, without a trailing slash. */

@@ -103,9 +103,27 @@ static void find_nearest(const struct option *options, const char *name, size_t 
     }
 }
 
+/* Flags that people bring from other programs: what to do here instead. NULL: none of them. */
+static const char *elsewhere(const char *name, size_t length)
+{
+    static const char *const known[][2] = {
+        {"-ngl --gpu-layers --n-gpu-layers -ncmoe --n-cpu-moe --cpu-experts",
+         "a model runs as a whole on one backend here: choose it with --backend"},
+        {"-fa --flash-attn -cb --cont-batching --no-mmap --mlock --jinja",
+         "leave it out: there is nothing to choose here"},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+        if (alias_matches(known[i][0], name, length))
+            return known[i][1];
+    return NULL;
+}
+
 static enum status unknown_option(const struct command *command, const char *name, size_t length,
                                   struct error *err)
 {
+    const char *instead = elsewhere(name, length);
+    if (instead)
+        return error_set(err, STATUS_USAGE, "%.*s: %s", (int)length, name, instead);
     struct nearest nearest = {.distance = 4};
     find_nearest(command->options, name, length, &nearest);
     if (nearest.name[0])

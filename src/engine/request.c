@@ -56,9 +56,11 @@ static enum status check_queues(sluice_engine *engine, const sluice_request *req
     const struct engine_size *size = &engine->size;
     size_t n = request->prompt.count;
     if (box->n_live >= size->max_queued)
-        return error_set(err, STATUS_BUSY,
-                         "%u requests are in work or waiting already: try again later",
-                         size->max_queued);
+        return error_set(
+            err, STATUS_BUSY,
+            "as many requests as this model takes (%u) are in work or waiting: try again "
+            "later",
+            size->max_queued);
     /* A prompt longer than the limit passes where it waits alone. */
     if (size->max_queued_tokens && box->waiting_tokens &&
         box->waiting_tokens + n > size->max_queued_tokens)
@@ -69,9 +71,11 @@ static enum status check_queues(sluice_engine *engine, const sluice_request *req
                          (unsigned long long)size->max_queued_tokens);
     const struct key_count *of_key = box->keys && request->key ? find_key(box, request->key) : NULL;
     if (of_key && of_key->n >= size->max_key_requests)
-        return error_set(err, STATUS_KEY_BUSY,
-                         "%u requests of this key are in work or waiting already: try again later",
-                         of_key->n);
+        return error_set(
+            err, STATUS_KEY_BUSY,
+            "as many requests as this key may have (%u) are in work or waiting: try again "
+            "later",
+            size->max_key_requests);
     return STATUS_OK;
 }
 

@@ -179,6 +179,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
 struct header_summary {
     unsigned lines, lengths, encodings, hosts;
     bool chunked, other_encoding, content_encoding, expects;
+    bool spaced; /* a name with a space: proxies differ about what it means */
 };
 
 static enum MHD_Result summarize(void *context, enum MHD_ValueKind kind, const char *name,
@@ -187,6 +188,7 @@ static enum MHD_Result summarize(void *context, enum MHD_ValueKind kind, const c
     struct header_summary *s = context;
     (void)kind;
     s->lines++;
+    s->spaced = s->spaced || name[strcspn(name, " \t")];
     s->lengths += strcasecmp(name, "Content-Length") == 0;
     s->hosts += strcasecmp(name, "Host") == 0;
     if (strcasecmp(name, "Transfer-Encoding") == 0) {
@@ -226,6 +228,8 @@ static uint64_t check_headers(struct http_exchange *exchange, struct header_summ
         refuse(exchange, 400, "Content-Length and Transfer-Encoding exclude each other");
     else if (s->lengths > 1 || s->hosts > 1 || s->encodings > 1 || s->other_encoding)
         refuse(exchange, 400, "repeated Content-Length or Host, or an unknown Transfer-Encoding");
+    else if (s->spaced)
+        refuse(exchange, 400, "a header's name contains a space");
     else if (text && (text[0] < '0' || text[0] > '9' || *end))
         refuse(exchange, 400, "Content-Length is no number");
     else if (s->content_encoding)

@@ -34,6 +34,22 @@ static bool no_memory(struct api_error *error)
     return api_fail(error, 503, "server_error", "out_of_memory", "out of memory");
 }
 
+/* The engine's names for what it was given, as the client named them. */
+static void name_prompt(const struct api_call *call, struct api_error *error)
+{
+    const char *name = call->options.mode == SLUICE_EMBED ? "input" : "prompt";
+    const char *given = error->param;
+    if (strcmp(given, "messages") != 0 && strcmp(given, "tokens") != 0)
+        return;
+    size_t n = strlen(given);
+    if (strncmp(error->message, given, n) == 0 && error->message[n] == ':') {
+        char rest[sizeof error->message];
+        snprintf(rest, sizeof rest, "%s", error->message + n);
+        snprintf(error->message, sizeof error->message, "%s%.600s", name, rest);
+    }
+    snprintf(error->param, sizeof error->param, "%s", name);
+}
+
 /* One request per prompt. Of several prompts some may be queued when one is refused: the pump then
  * ends those. */
 static bool submit(struct job *job)
@@ -61,8 +77,8 @@ static bool submit(struct job *job)
         options.report_silent = call->stream;
         if (sluice_submit(job->engine, &options, &job->parts[i].request, &error) != SLUICE_OK) {
             api_error_from_engine(&error, &job->refusal);
-            if (call->prompts && strcmp(job->refusal.param, "messages") == 0)
-                memcpy(job->refusal.param, "prompt", sizeof "prompt");
+            if (call->prompts)
+                name_prompt(call, &job->refusal);
             return false;
         }
         job->parts[i].first_choice = (uint32_t)i * call->n;
@@ -108,8 +124,8 @@ static void add_headers(struct job *job)
 
 static void refuse_job(struct job *job)
 {
-    log_info("%s %s %u %s: %s", job->peer, job->path, job->problem.status, job->problem.code,
-             job->problem.message);
+    log_info("%s %s %u %s%s%s", job->peer, job->path, job->problem.status, job->problem.code,
+             job->problem.code[0] ? ": " : "", job->problem.message);
     metrics_outcome(&job->server->metrics,
                     job->problem.status < 500 ? OUTCOME_REFUSED : OUTCOME_FAILED,
                     (double)(clock_now_ns() - job->received_ns) * 1e-9);

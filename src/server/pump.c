@@ -121,6 +121,8 @@ static void take_event(struct job *job, struct job_part *part, sluice_event *eve
         if (job->call.stream && !job->begun)
             begin_stream(job, out);
         deliver(job, part, event, out);
+    } else if (event->kind == SLUICE_EVENT_DONE) { /* what it came to until it was cut off */
+        api_answer_take(&job->answer, part->first_choice, event);
     }
     if (event->kind == SLUICE_EVENT_DONE || event->kind == SLUICE_EVENT_ERROR)
         part_over(job, part, event);
@@ -245,15 +247,20 @@ static void report(struct job *job, uint64_t now)
                                                                : OUTCOME_FAILED;
     char first[32] = "-";
     char model[64] = "";
+    metrics_usage(&job->server->metrics, answer->prompt_tokens, answer->cached_tokens,
+                  answer->output_tokens);
+    metrics_outcome(&job->server->metrics, outcome, seconds_since(job->received_ns, now));
+    if (job->refused && job->n_parts == 0) { /* no engine took it: there is nothing to count */
+        log_info("%s %s %u %s %s: %s", job->peer, job->path, job->status, job->model, answer->id,
+                 job->problem.message);
+        return;
+    }
     if (job->first_ns)
         snprintf(first, sizeof first, "%.0f ms",
                  seconds_since(job->received_ns, job->first_ns) * 1e3);
     if (job->loaded_ns)
         snprintf(model, sizeof model, ", %.2f s for the model to load",
                  seconds_since(job->received_ns, job->loaded_ns));
-    metrics_usage(&job->server->metrics, answer->prompt_tokens, answer->cached_tokens,
-                  answer->output_tokens);
-    metrics_outcome(&job->server->metrics, outcome, seconds_since(job->received_ns, now));
     log_info("%s %s %u %s %s: %u prompt tokens, %u cached, first token %s, %u output tokens, %.2f "
              "s%s%s%s",
              job->peer, job->path, job->status, job->model, answer->id, answer->prompt_tokens,

@@ -92,6 +92,24 @@ static const struct route *find_route(const char *method, const char *path, char
     return NULL;
 }
 
+/* For a path that does not exist: what its client may have meant; "" where nobody can tell. */
+static void guess_route(const char *method, const char *path, char *out, size_t size)
+{
+    char with_version[256], allow[64];
+    snprintf(with_version, sizeof with_version, "/v1%.200s", path);
+    const char *meant = strncmp(path, "/v1/v1/", 7) == 0 ? path + 3 : with_version;
+    if (find_route(method, meant, allow, sizeof allow) || allow[0])
+        snprintf(out, size, ": did you mean %.200s? A client's base URL ends in /v1", meant);
+    else if (strncmp(path, "/api/", 5) == 0)
+        snprintf(out, size, ": this version speaks the OpenAI API (/v1), not Ollama's");
+    else if (strcmp(path, "/") == 0)
+        snprintf(out, size,
+                 ": this is an OpenAI-compatible server; GET /v1/models lists its "
+                 "models, POST /v1/chat/completions answers");
+    else
+        snprintf(out, size, "%s", "");
+}
+
 /* ---- Host and Origin -------------------------------------------------------------------------- */
 
 static bool ends_with(const char *text, const char *tail)
@@ -263,9 +281,12 @@ static bool admit(struct server *server, struct http_exchange *exchange, struct 
                         "%.16s is not a method of %.128s: use %s", method, http_path(exchange),
                         allow);
     }
-    if (!route)
+    if (!route) {
+        char guess[300];
+        guess_route(method, http_path(exchange), guess, sizeof guess);
         return api_fail(error, 404, "invalid_request_error", "not_found",
-                        "there is no route %.16s %.128s", method, http_path(exchange));
+                        "there is no route %.16s %.128s%s", method, http_path(exchange), guess);
+    }
     if (atomic_load(&server->draining) && !open) {
         http_close_after(exchange);
         api_fail(error, 503, "server_error", "shutting_down", "the server is shutting down");

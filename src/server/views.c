@@ -179,7 +179,8 @@ static void write_status(const struct server *server, const sluice_model_entry *
     buf_printf(out,
                ",\"state\":\"%s\",\"progress\":%.3f,\"requests\":%u,\"bytes\":%llu,"
                "\"expires_seconds\":%.3f",
-               state_name(entry->state), entry->progress, entry->holders,
+               state_name(entry->state),
+               entry->state == SLUICE_MODEL_LOADED ? 1.0 : entry->progress, entry->holders,
                (unsigned long long)entry->bytes,
                entry->expires_ms < 0 ? -1.0 : (double)entry->expires_ms * 1e-3);
     if (sluice_models_look(server->options.models, entry->name, &info, &stats)) {

@@ -181,6 +181,10 @@ static void usage_errors_name_the_way_out(void **state)
     expect_failure(run(NULL, "run", "a b", "--top-p", "2", NULL), 2, "--top-p: expected 0 to 1");
     expect_failure(run(NULL, "run", "a b", "--dry-base", "2", NULL), 2, "without --dry-multiplier");
     expect_failure(run(NULL, "serve", "--top-k", "-4", NULL), 2, "--top-k: expected 0 or more");
+    expect_failure(run(NULL, "serve", "--api-key", "", NULL), 2, "the key is empty");
+    expect_failure(run(NULL, "serve", "--port", "0", "-c", "99999", NULL), 2, "--ctx-size: 99999");
+    expect_failure(run(NULL, "serve", "--port", "0", "--kv-memory", "1K", NULL), 7, "--kv-memory");
+    expect_failure(run(NULL, "serve", "-ngl", "99", NULL), 2, "--backend");
     expect_failure(run(NULL, "detokenize", PEBBLE, "1,x", NULL), 2, "x");
     expect_failure(run(NULL, "logits", PEBBLE, NULL), 2, "--ids");
 }

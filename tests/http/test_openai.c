@@ -294,6 +294,29 @@ static void seeds_and_stops(void **state)
     json_decref(root);
 }
 
+/* DRY keeps a passage from coming again, but not across a breaker. */
+static void breakers_reach_the_sampler(void **state)
+{
+    (void)state;
+    static const char request[] = "{\"prompt\":\"no no no no no no "
+                                  "no\",\"temperature\":0,\"max_tokens\":8,\"ignore_eos\":true,"
+                                  "\"dry_multiplier\":50,\"dry_allowed_length\":1,"
+                                  "\"dry_sequence_breakers\":%s}";
+    static const char *const breakers[] = {"[]", "[\"z\"]", "[\" \"]", "\" \""};
+    char body[512], *texts[4];
+    for (size_t i = 0; i < 4; i++) {
+        snprintf(body, sizeof body, request, breakers[i]);
+        json_t *root = call("/v1/completions", body, 200);
+        texts[i] = strdup(text_at(at(root, "choices", 0), "text"));
+        json_decref(root);
+    }
+    assert_string_equal(texts[0], texts[1]);
+    assert_string_not_equal(texts[1], texts[2]);
+    assert_string_equal(texts[2], texts[3]);
+    for (size_t i = 0; i < 4; i++)
+        free(texts[i]);
+}
+
 static void special_tokens_in_content_are_text(void **state)
 {
     (void)state;
@@ -392,7 +415,10 @@ static const struct refusal refusals[] = {
     {TEXT, "{\"prompt\":\"\"}", 400, "prompt"},
     {TEXT, "{\"prompt\":[]}", 400, "prompt"},
     {TEXT, "{\"prompt\":[-1]}", 400, "prompt"},
-    {TEXT, "{\"prompt\":[4096]}", 400, "tokens"},
+    {TEXT, "{\"prompt\":[4096]}", 400, "prompt"},
+    {TEXT, "{\"prompt\":[[1],[4096]]}", 400, "prompt"},
+    {CHAT, "{" HELLO ",\"dry_sequence_breakers\":[5]}", 400, "dry_sequence_breakers"},
+    {CHAT, "{" HELLO ",\"dry_sequence_breakers\":[\"\"]}", 400, "dry_sequence_breakers"},
     {TEXT, "{\"prompt\":[1,\"a\"]}", 400, "prompt"},
     {TEXT, "{\"prompt\":\"x\",\"suffix\":\"y\"}", 400, "suffix"},
     {TEXT, "{\"prompt\":\"x\",\"best_of\":2}", 400, "best_of"},
@@ -400,6 +426,7 @@ static const struct refusal refusals[] = {
     {TEXT, "{\"prompt\":\"x\",\"logprobs\":21}", 400, "logprobs"},
     {"/v1/embeddings", "{}", 400, "input"},
     {"/v1/embeddings", "{\"input\":\"\"}", 400, "input"},
+    {"/v1/embeddings", "{\"input\":[4096]}", 400, "input"},
     {"/v1/embeddings", "{\"input\":\"x\",\"dimensions\":5}", 400, "dimensions"},
     {"/v1/embeddings", "{\"input\":\"x\",\"encoding_format\":\"hex\"}", 400, "encoding_format"},
     {"/apply-template", "{\"messages\":[]}", 400, "messages"},
@@ -476,6 +503,14 @@ static void methods_and_routes(void **state)
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
         answer = client_call("GET", pages[i], NULL, NULL);
         assert_int_equal(answer.status, 200);
+        answer_release(&answer);
+    }
+    /* Where a client's base URL is wrong, the answer says how. */
+    static const char *const wrong[] = {"/chat/completions", "/v1/v1/chat/completions"};
+    for (size_t i = 0; i < 2; i++) {
+        answer = client_call("POST", wrong[i], NULL, "{}");
+        assert_int_equal(answer.status, 404);
+        assert_non_null(strstr(answer.body, "did you mean /v1/chat/completions?"));
         answer_release(&answer);
     }
     answer = client_call("GET", "/v1/models/other", NULL, NULL);
@@ -749,6 +784,7 @@ int main(void)
         cmocka_unit_test(completes_prompts),
         cmocka_unit_test(embeds_and_renders),
         cmocka_unit_test(seeds_and_stops),
+        cmocka_unit_test(breakers_reach_the_sampler),
         cmocka_unit_test(special_tokens_in_content_are_text),
         cmocka_unit_test(refuses_by_name),
         cmocka_unit_test(refuses_depth_and_length),

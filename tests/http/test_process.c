@@ -75,9 +75,11 @@ static struct process start_server_with(const char *const *more, rlim_t files, b
     }
     close(out[1]);
     p.out = out[0];
-    if (!read_some(&p, "listening on http://127.0.0.1:", 60000) || !read_some(&p, "\n", 1000))
+    if (!read_some(&p, "listening on http://", 60000))
         fail_msg("the server does not start");
-    client_port = (uint16_t)atoi(strstr(p.text.data, "127.0.0.1:") + strlen("127.0.0.1:"));
+    const char *address =
+        strstr(p.text.data, "listening on http://") + strlen("listening on http://");
+    client_port = (uint16_t)atoi(strchr(address, ':') + 1); /* the line came in one piece */
     return p;
 }
 
@@ -210,7 +212,30 @@ static void a_line_per_request(void **state)
     answer = client_call("POST", "/v1/chat/completions", NULL, "{\"messages\":[]}");
     assert_int_equal(answer.status, 400);
     answer_release(&answer);
-    assert_true(read_some(&p, "/v1/chat/completions 400", 5000));
+    assert_true(read_some(&p, "/v1/chat/completions 400 messages must be", 5000));
+    /* Who leaves is logged with what it had come to, as is who was sent away. */
+    struct buf text = {0};
+    int fd = open_stream(1900, &text);
+    close(fd);
+    buf_release(&text);
+    assert_true(read_some(&p, ": the client left\n", 5000));
+    line = strstr(p.text.data, "/v1/completions 499 pebble-q8_0 cmpl-");
+    assert_non_null(line);
+    assert_int_equal(sscanf(strchr(line, ':'),
+                            ": %u prompt tokens, %u cached, first token %lf ms, %u output tokens",
+                            &prompt, &cached, &first, &output),
+                     4);
+    assert_true(prompt == 4 && first > 0 && output > 0);
+    answer = client_call("POST", "/v1/completions", NULL, "{\"prompt\":[99999]}");
+    assert_int_equal(answer.status, 400);
+    answer_release(&answer);
+    assert_true(read_some(&p, ": prompt: id 99999", 5000));
+    /* Each line is dated. */
+    unsigned year, hour;
+    while (line[-1] != '\n')
+        line--;
+    assert_int_equal(sscanf(line, "%u-%*u-%*uT%u:%*u:%*u.%*uZ sluice: info:", &year, &hour), 2);
+    assert_true(year > 2020 && hour < 24);
     kill(p.pid, SIGTERM);
     assert_int_equal(wait_exit(&p, 10000), 0);
 }
@@ -248,6 +273,41 @@ static void keys_share_as_they_are_told(void **state)
         kill(p.pid, SIGTERM);
         assert_int_equal(wait_exit(&p, 10000), 0);
     }
+}
+
+static int models_with(const char *head)
+{
+    struct answer answer = client_call("GET", "/v1/models", head, NULL);
+    int status = answer.status;
+    answer_release(&answer);
+    return status;
+}
+
+/* Whoever listens beyond the machine gets a key, unless he says that none is wanted. */
+static void reachable_addresses_get_a_key(void **state)
+{
+    (void)state;
+    static const char *const open[] = {"--host", "0.0.0.0", NULL};
+    static const char *const insecure[] = {"--host", "0.0.0.0", "--insecure", NULL};
+    struct process p = start_server_with(open, 0, true);
+    char key[80], head[120];
+    const char *line = strstr(p.text.data, "API key: sk-");
+    assert_non_null(line);
+    assert_int_equal(sscanf(line, "API key: %79s", key), 1);
+    assert_int_equal(strlen(key), 3 + 48);
+    assert_int_equal(models_with(NULL), 401);
+    snprintf(head, sizeof head, "Authorization: Bearer %s\r\n", key);
+    assert_int_equal(models_with(head), 200);
+    struct answer answer = client_call("GET", "/health", NULL, NULL);
+    assert_int_equal(answer.status, 200);
+    answer_release(&answer);
+    kill(p.pid, SIGTERM);
+    assert_int_equal(wait_exit(&p, 10000), 0);
+    p = start_server_with(insecure, 0, true);
+    assert_null(strstr(p.text.data, "API key"));
+    assert_int_equal(models_with(NULL), 200);
+    kill(p.pid, SIGTERM);
+    assert_int_equal(wait_exit(&p, 10000), 0);
 }
 
 /* More connections than descriptors: those that are open are served, nobody spins, and when some
@@ -319,9 +379,13 @@ static void the_tour_ends_in_a_chat(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_signal_lets_streams_end), cmocka_unit_test(a_second_signal_ends_at_once),
-        cmocka_unit_test(a_line_per_request),        cmocka_unit_test(keys_share_as_they_are_told),
-        cmocka_unit_test(without_descriptors),       cmocka_unit_test(the_tour_ends_in_a_chat),
+        cmocka_unit_test(a_signal_lets_streams_end),
+        cmocka_unit_test(a_second_signal_ends_at_once),
+        cmocka_unit_test(a_line_per_request),
+        cmocka_unit_test(keys_share_as_they_are_told),
+        cmocka_unit_test(reachable_addresses_get_a_key),
+        cmocka_unit_test(without_descriptors),
+        cmocka_unit_test(the_tour_ends_in_a_chat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

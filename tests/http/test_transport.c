@@ -173,6 +173,7 @@ static void refuses_what_the_limits_forbid(void **state)
                   400);
     assert_status(client_call("POST", "/echo", "Transfer-Encoding: gzip, chunked\r\n", NULL), 400);
     assert_status(client_call("POST", "/echo", "Content-Encoding: gzip\r\n", "x"), 415);
+    assert_status(client_call("POST", "/echo", "Content-Length : 4\r\n", "x"), 400);
     assert_status(client_call("POST", "/refused", NULL, "dropped"), 401);
     struct buf lines = {0};
     for (int i = 0; i < 99; i++)

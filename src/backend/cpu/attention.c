@@ -18,7 +18,7 @@
  */
 #include <string.h>
 
-#include "backend/cpu/attention.h"
+#include "backend/cpu/attention_block.h"
 
 /* Words of what a tile in bfloat16 needs besides. */
 static size_t narrow_words(uint32_t k_dim, uint32_t v_dim)

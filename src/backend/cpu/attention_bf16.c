@@ -5,7 +5,7 @@
  */
 #include <string.h>
 
-#include "backend/cpu/attention.h"
+#include "backend/cpu/attention_block.h"
 
 #define NARROW_BYTES 2 /* of an element of keys and values */
 

@@ -3,7 +3,7 @@
  * fit: consecutive rows of one slice times the query heads that share a K/V head. The list of tiles is
  * never stored: each thread walks it from the front.
  */
-#include "backend/cpu/attention.h"
+#include "backend/cpu/attention_cut.h"
 
 bool attention_of_prompts(const struct cpu_backend *backend, const struct program *program,
                           const struct op_attention *op)

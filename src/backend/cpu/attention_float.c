@@ -4,7 +4,7 @@
  */
 #include <string.h>
 
-#include "backend/cpu/attention.h"
+#include "backend/cpu/attention_block.h"
 
 /* Scores of `groups` groups of keys at `keys` for all pairs, into column `at` of the block. */
 static void score_groups(const struct attend *a, const struct kv_format *format,

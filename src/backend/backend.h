@@ -95,6 +95,8 @@ struct sample_result {
     struct token_logprob top[BACKEND_TOP_LOGPROBS_MAX]; /* by falling logprob */
 };
 
+struct sample_result sample_result_of(const struct sampling_draw *draw);
+
 struct backend_api {
     uint32_t abi;     /* BACKEND_ABI */
     const char *name; /* "ref", "cpu", "cuda" */

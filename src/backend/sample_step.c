@@ -1,5 +1,6 @@
-/* Sample steps: laying out the sections of the buffer, and filling them under their capacities. */
-#include "backend/sample_step.h"
+/* Sample steps: laying out the sections of the buffer, filling them under their capacities, and what
+ * backends check of them. */
+#include "backend/backend.h"
 
 #include <string.h>
 
@@ -30,17 +31,8 @@ static bool sections(const struct sample_limits *l, uint64_t offsets[SECTIONS + 
         [SECTION_BIAS_VALUES] = {l->max_biases, sizeof(float)},
         [SECTION_MASKS] = {(uint64_t)l->max_masks * words_per_mask(l), sizeof(uint32_t)},
     };
-    uint64_t at = sizeof(struct sample_step);
-    for (int i = 0; i <= SECTIONS; i++) {
-        if (!checked_round_up_u64(at, SECTION_ALIGN, &at) || at > UINT32_MAX)
-            return false;
-        offsets[i] = at;
-        uint64_t bytes;
-        if (i < SECTIONS && (!checked_mul_u64(counts[i][0], counts[i][1], &bytes) ||
-                             !checked_add_u64(at, bytes, &at)))
-            return false;
-    }
-    return true;
+    return checked_sections(sizeof(struct sample_step), counts, SECTIONS, SECTION_ALIGN, UINT32_MAX,
+                            offsets);
 }
 
 size_t sample_step_bytes(const struct sample_limits *limits)
@@ -118,4 +110,60 @@ bool sample_step_add_history(struct sample_step *step, struct history_write writ
         return false;
     ((struct history_write *)((char *)step + step->history_at))[step->n_history_writes++] = write;
     return true;
+}
+
+static bool mask_fits(const struct sample_step *step, uint32_t offset)
+{
+    uint64_t words = (uint64_t)step->n_masks * step->mask_words;
+    return offset == NO_MASK || (uint64_t)offset + step->mask_words <= words;
+}
+
+static enum status check_row(const struct sample_step *step, uint32_t index,
+                             const struct sample_bounds *b, struct error *err)
+{
+    const struct sample_row *row = &sample_step_rows(step)[index];
+    const struct sampling_row *p = &row->parameters;
+    if (row->output >= b->n_logits || row->slot >= b->n_slots ||
+        row->position > b->history_capacity)
+        return error_set(err, STATUS_INTERNAL,
+                         "sample row %u: logits %u of %u, slot %u of %u, position %u of %u", index,
+                         row->output, b->n_logits, row->slot, b->n_slots, row->position,
+                         b->history_capacity);
+    if (p->bias_offset > step->n_biases || p->n_biases > step->n_biases - p->bias_offset)
+        return error_set(err, STATUS_INTERNAL, "sample row %u: biases %u+%u of %u", index,
+                         p->bias_offset, p->n_biases, step->n_biases);
+    if (!mask_fits(step, row->mask_offset) || !mask_fits(step, row->breakers_offset))
+        return error_set(err, STATUS_INTERNAL,
+                         "sample row %u: masks at words %u and %u of %u masks", index,
+                         row->mask_offset, row->breakers_offset, step->n_masks);
+    return STATUS_OK;
+}
+
+enum status sample_step_check(const struct sample_step *step, const struct sample_bounds *bounds,
+                              struct error *err)
+{
+    for (uint32_t i = 0; i < step->n_history_writes; i++) {
+        struct history_write w = sample_step_history(step)[i];
+        if (w.slot >= bounds->n_slots || w.position >= bounds->history_capacity)
+            return error_set(err, STATUS_INTERNAL, "history write %u: slot %u, position %u", i,
+                             w.slot, w.position);
+    }
+    for (uint32_t i = 0; i < step->n_rows; i++) {
+        enum status status = check_row(step, i, bounds, err);
+        if (status != STATUS_OK)
+            return status;
+    }
+    return STATUS_OK;
+}
+
+struct sample_result sample_result_of(const struct sampling_draw *draw)
+{
+    struct sample_result result = {.token = draw->token,
+                                   .failed = draw->failed,
+                                   .logprob = draw->logprob,
+                                   .mirostat_mu = draw->mirostat_mu,
+                                   .n_top = draw->n_top};
+    for (uint32_t i = 0; i < draw->n_top; i++)
+        result.top[i] = (struct token_logprob){draw->top[i].token, draw->top[i].logprob};
+    return result;
 }

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/status.h"
 #include "sample/sample_core.h"
 
 #ifdef __CUDACC__
@@ -77,6 +78,15 @@ bool sample_step_add_row(struct sample_step *step, const struct sample_row *row,
                          const int32_t *bias_ids, const float *bias_values, uint32_t n_biases,
                          const uint32_t *mask, const uint32_t *breakers);
 bool sample_step_add_history(struct sample_step *step, struct history_write write);
+
+/* For backends: whether rows and history writes name what there is, masks and biases what is in the step.
+ * The caller has checked that the step was made for its limits. */
+struct sample_bounds {
+    uint32_t n_logits; /* rows of them that the forward pass gave */
+    uint32_t n_slots, history_capacity;
+};
+enum status sample_step_check(const struct sample_step *step, const struct sample_bounds *bounds,
+                              struct error *err);
 
 SAMPLE_STEP_FN const struct sample_row *sample_step_rows(const struct sample_step *s)
 {

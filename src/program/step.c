@@ -33,17 +33,8 @@ static bool sections(const struct step_limits *l, uint64_t offsets[SECTIONS + 1]
         [SECTION_COPIES] = {l->max_copies, sizeof(struct page_copy)},
         [SECTION_EMBEDDINGS] = {(uint64_t)l->max_embeddings * l->embedding_width, sizeof(float)},
     };
-    uint64_t at = sizeof(struct step);
-    for (int i = 0; i <= SECTIONS; i++) {
-        if (!checked_round_up_u64(at, SECTION_ALIGN, &at) || at > UINT32_MAX)
-            return false;
-        offsets[i] = at;
-        uint64_t bytes;
-        if (i < SECTIONS && (!checked_mul_u64(counts[i][0], counts[i][1], &bytes) ||
-                             !checked_add_u64(at, bytes, &at)))
-            return false;
-    }
-    return true;
+    return checked_sections(sizeof(struct step), counts, SECTIONS, SECTION_ALIGN, UINT32_MAX,
+                            offsets);
 }
 
 size_t step_bytes(const struct step_limits *limits)

@@ -14,8 +14,7 @@
 
 #include "quant/tensor_type.h"
 
-#define LANES 16
-#define NEAR  8 /* candidates around a rounded scale and minimum */
+#define NEAR 8 /* candidates around a rounded scale and minimum */
 
 /* To the nearest integer, ties to even, for |x| < 2^22: the sum has no fraction bits left. */
 static inline float nearest(float x)
@@ -35,15 +34,26 @@ static int to_int(float x, float low, float high)
     return (int)nearest(clamp(x, low, high));
 }
 
+float fit_best_scale(const float xq[FIT_LANES], const float qq[FIT_LANES])
+{
+    float best = 0.0f, scale = 0.0f; /* best: by how much the error falls */
+    for (int c = 0; c < FIT_LANES; c++)
+        if (qq[c] > 0.0f && xq[c] * xq[c] > best * qq[c]) {
+            scale = xq[c] / qq[c];
+            best = scale * xq[c];
+        }
+    return scale;
+}
+
 /* ---- scale and minimum ------------------------------------------------------------------------- */
 
 struct sums {
-    float q[LANES], qq[LANES], xq[LANES]; /* per candidate */
+    float q[FIT_LANES], qq[FIT_LANES], xq[FIT_LANES]; /* per candidate */
     float w, x, xx;
 };
 
 static void sum_affine(const float *x, const float *weights, int n, float low, float top,
-                       const float inverse[LANES], struct sums *s)
+                       const float inverse[FIT_LANES], struct sums *s)
 {
     memset(s, 0, sizeof *s);
     for (int i = 0; i < n; i++) {
@@ -51,7 +61,7 @@ static void sum_affine(const float *x, const float *weights, int n, float low, f
         s->w += w;
         s->x += wx;
         s->xx += wx * x[i];
-        for (int c = 0; c < LANES; c++) {
+        for (int c = 0; c < FIT_LANES; c++) {
             float q = clamp(nearest(shifted * inverse[c]), 0.0f, top);
             float wq = w * q;
             s->q[c] += wq;
@@ -73,13 +83,14 @@ static void fit_part(const float *x, const float *weights, int n, int top, float
     *min = -low;
     if (!(high > low))
         return;
-    float inverse[LANES];
-    for (int c = 0; c < LANES; c++) /* slightly wider to clearly narrower than the whole range */
+    float inverse[FIT_LANES];
+    for (int c = 0; c < FIT_LANES;
+         c++) /* slightly wider to clearly narrower than the whole range */
         inverse[c] = ((float)top - 0.6f + 0.125f * (float)c) / (high - low);
     struct sums s;
     sum_affine(x, weights, n, low, (float)top, inverse, &s);
     float best = FLT_MAX;
-    for (int c = 0; c < LANES; c++) {
+    for (int c = 0; c < FIT_LANES; c++) {
         float det = s.w * s.qq[c] - s.q[c] * s.q[c], a, b; /* x ~ a * q + b */
         if (!(det > 0.0f))
             continue;
@@ -258,22 +269,16 @@ static float fit_symmetric_part(const float *x, const float *weights, int n, flo
             most = x[i];
     if (most == 0.0f)
         return 0.0f;
-    float inverse[LANES], xq[LANES] = {0}, qq[LANES] = {0};
-    for (int c = 0; c < LANES; c++) /* the largest value falls on -half, or is cut */
+    float inverse[FIT_LANES], xq[FIT_LANES] = {0}, qq[FIT_LANES] = {0};
+    for (int c = 0; c < FIT_LANES; c++) /* the largest value falls on -half, or is cut */
         inverse[c] = -(half - 0.9f + 0.1f * (float)c) / most;
     for (int i = 0; i < n; i++)
-        for (int c = 0; c < LANES; c++) {
+        for (int c = 0; c < FIT_LANES; c++) {
             float q = clamp(nearest(x[i] * inverse[c]), -half, half - 1.0f), wq = weights[i] * q;
             xq[c] += wq * x[i];
             qq[c] += wq * q;
         }
-    float best = 0.0f, scale = 0.0f;
-    for (int c = 0; c < LANES; c++)
-        if (qq[c] > 0.0f && xq[c] * xq[c] > best * qq[c]) {
-            scale = xq[c] / qq[c];
-            best = scale * xq[c];
-        }
-    return scale;
+    return fit_best_scale(xq, qq);
 }
 
 static void settle_symmetric(const struct symmetric_shape *shape, const float *x,

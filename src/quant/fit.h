@@ -13,6 +13,11 @@
 
 #define FIT_VALUES 256
 #define FIT_PARTS  16
+#define FIT_LANES  16 /* candidates that are tried at once */
+
+/* Candidates round values x to integers q; xq and qq: their sums of weight * x * q and weight * q * q.
+ * Returns the scale, and so the candidate, that leaves the least error; 0 where there is none. */
+float fit_best_scale(const float xq[FIT_LANES], const float qq[FIT_LANES]);
 
 /* value = d * scale * q - dmin * min, with 0 <= q <= top and 0 <= scale, min <= most. */
 struct affine_shape {

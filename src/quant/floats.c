@@ -73,17 +73,6 @@ void encode_f32(const float *values, void *blocks, size_t n)
     memcpy(blocks, values, n * sizeof *values);
 }
 
-static uint16_t load_u16(const uint8_t *bytes)
-{
-    return (uint16_t)(bytes[0] | bytes[1] << 8);
-}
-
-static void store_u16(uint8_t *bytes, uint16_t value)
-{
-    bytes[0] = (uint8_t)value;
-    bytes[1] = (uint8_t)(value >> 8);
-}
-
 void decode_f16(const void *blocks, float *values, size_t n)
 {
     const uint8_t *bytes = blocks;

@@ -9,6 +9,32 @@
 #define SLUICE_QUANT_FORMATS_H
 
 #include <stddef.h>
+#include <stdint.h>
+
+#include "quant/tensor_type.h"
+
+/* Numbers in blocks: little-endian, at any address. */
+static inline uint16_t load_u16(const uint8_t *bytes)
+{
+    return (uint16_t)(bytes[0] | bytes[1] << 8);
+}
+
+static inline void store_u16(uint8_t *bytes, uint16_t value)
+{
+    bytes[0] = (uint8_t)value;
+    bytes[1] = (uint8_t)(value >> 8);
+}
+
+/* In float16. */
+static inline float load_scale(const uint8_t *bytes)
+{
+    return f16_to_f32(load_u16(bytes));
+}
+
+static inline void store_scale(uint8_t *bytes, float scale)
+{
+    store_u16(bytes, f32_to_f16(scale));
+}
 
 void decode_f32(const void *blocks, float *values, size_t n);
 void encode_f32(const float *values, void *blocks, size_t n);

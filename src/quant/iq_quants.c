@@ -27,19 +27,9 @@
 
 #define BLOCK 256
 
-static uint32_t load_u16(const uint8_t *bytes)
-{
-    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8;
-}
-
 static uint32_t load_u32(const uint8_t *bytes)
 {
-    return load_u16(bytes) | load_u16(bytes + 2) << 16;
-}
-
-static float load_scale(const uint8_t *bytes)
-{
-    return f16_to_f32((uint16_t)load_u16(bytes));
+    return load_u16(bytes) | (uint32_t)load_u16(bytes + 2) << 16;
 }
 
 /* Eight signs from seven. */

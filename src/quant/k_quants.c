@@ -28,17 +28,6 @@
 
 #define BLOCK 256
 
-static float load_scale(const uint8_t *bytes)
-{
-    return f16_to_f32((uint16_t)(bytes[0] | bytes[1] << 8));
-}
-
-static void store_u16(uint8_t *bytes, uint16_t value)
-{
-    bytes[0] = (uint8_t)value;
-    bytes[1] = (uint8_t)(value >> 8);
-}
-
 /* The weights of block b, where there are any. */
 static const float *weights_at(const float *weights, size_t b)
 {

@@ -15,18 +15,6 @@
 
 #define BLOCK 32
 
-static float load_scale(const uint8_t *bytes)
-{
-    return f16_to_f32((uint16_t)(bytes[0] | bytes[1] << 8));
-}
-
-static void store_scale(uint8_t *bytes, float scale)
-{
-    uint16_t h = f32_to_f16(scale);
-    bytes[0] = (uint8_t)h;
-    bytes[1] = (uint8_t)(h >> 8);
-}
-
 void decode_q8_0(const void *blocks, float *values, size_t n)
 {
     const uint8_t *block = blocks;

@@ -13,27 +13,15 @@
 #include <math.h>
 #include <string.h>
 
+#include "quant/fit.h"
 #include "quant/formats.h"
 #include "quant/tensor_type.h"
-
-#define LANES 16
 
 /* Close to even steps where weights are dense, wider outside: the table of IQ4_NL. */
 static const int8_t uneven[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                   1,    13,   25,  38,  53,  69,  89,  113};
 /* E2M1 times two: sign, two bits of exponent, one of mantissa. */
 static const int8_t e2m1_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-
-static float load_scale(const uint8_t *bytes)
-{
-    return f16_to_f32((uint16_t)(bytes[0] | bytes[1] << 8));
-}
-
-static void store_u16(uint8_t *bytes, uint16_t value)
-{
-    bytes[0] = (uint8_t)value;
-    bytes[1] = (uint8_t)(value >> 8);
-}
 
 /* n bytes: low nibbles, then high ones. */
 static void decode_nibbles(const uint8_t *bytes, int n, const int8_t table[16], float scale,
@@ -126,30 +114,24 @@ static float fit_scale(const struct nearest *table, const float *x, const float 
             most = x[i];
     if (fabsf(most) < 1e-30f)
         return 0.0f;
-    float inverse[LANES], xq[LANES] = {0}, qq[LANES] = {0};
-    for (int c = 0; c < LANES; c++) /* -127 +- a seventh, then 113 likewise */
+    float inverse[FIT_LANES], xq[FIT_LANES] = {0}, qq[FIT_LANES] = {0};
+    for (int c = 0; c < FIT_LANES; c++) /* -127 +- a seventh, then 113 likewise */
         inverse[c] = (c < 8 ? -142.0f + 4.5f * (float)c : 101.0f + 4.5f * (float)(c - 8)) / most;
     for (int i = 0; i < 32; i++) {
         float w = weights ? weights[i] : 1.0f, v = usable(x[i]);
-        int at[LANES];
-        float q[LANES];
-        for (int c = 0; c < LANES; c++)
+        int at[FIT_LANES];
+        float q[FIT_LANES];
+        for (int c = 0; c < FIT_LANES; c++)
             at[c] = place(v * inverse[c]);
-        for (int c = 0; c < LANES; c++)
+        for (int c = 0; c < FIT_LANES; c++)
             q[c] = table->value[at[c]];
-        for (int c = 0; c < LANES; c++) {
+        for (int c = 0; c < FIT_LANES; c++) {
             float wq = w * q[c];
             xq[c] += wq * v;
             qq[c] += wq * q[c];
         }
     }
-    float best = 0.0f, scale = 0.0f;
-    for (int c = 0; c < LANES; c++)
-        if (qq[c] > 0.0f && xq[c] * xq[c] > best * qq[c]) {
-            scale = xq[c] / qq[c];
-            best = scale * xq[c];
-        }
-    return scale;
+    return fit_best_scale(xq, qq);
 }
 
 /* Codes of 32 values under a scale; returns the weighted error. */

@@ -20,18 +20,6 @@ static const struct {
     int first, bytes, digits;
 } runs[] = {{0, 32, 5}, {32, 16, 5}, {48, 4, 4}};
 
-static float load_scale(const uint8_t *bytes)
-{
-    return f16_to_f32((uint16_t)(bytes[0] | bytes[1] << 8));
-}
-
-static void store_scale(uint8_t *bytes, float scale)
-{
-    uint16_t h = f32_to_f16(scale);
-    bytes[0] = (uint8_t)h;
-    bytes[1] = (uint8_t)(h >> 8);
-}
-
 void decode_tq1_0(const void *blocks, float *values, size_t n)
 {
     static const uint8_t power[5] = {1, 3, 9, 27, 81};

@@ -25,7 +25,7 @@ SLUICE_DEVICE static inline int sampling_ahead(const float *work, int32_t a, int
     return work[a] > work[b] || (work[a] == work[b] && a < b);
 }
 
-/* Restores the heap below `at`. worst != 0: the last in order is at the root, else the first. */
+/* Restores the heap below `at`. worst: 1: the last in order is at the root; 0: the first. */
 SLUICE_DEVICE static inline void sampling_sift(const float *work, int32_t *ids, uint32_t n,
                                                uint32_t at, int worst)
 {
@@ -46,6 +46,21 @@ SLUICE_DEVICE static inline void sampling_heapify(const float *work, int32_t *id
 {
     for (uint32_t at = n / 2; at-- > 0;)
         sampling_sift(work, ids, n, at, worst);
+}
+
+/* The k <= n first in order of ids[0..n), into first[0..k), which may be ids itself: a heap with the last
+ * of them at its root, in no particular order otherwise. */
+SLUICE_DEVICE static inline void sampling_first(const float *work, const int32_t *ids, uint32_t n,
+                                                uint32_t k, int32_t *first)
+{
+    for (uint32_t j = 0; j < k; j++)
+        first[j] = ids[j];
+    sampling_heapify(work, first, k, 1);
+    for (uint32_t j = k; j < n; j++)
+        if (sampling_ahead(work, ids[j], first[0])) {
+            first[0] = ids[j];
+            sampling_sift(work, first, k, 0, 1);
+        }
 }
 
 /* Top k: the possible tokens, or the k first of them, into ids in no particular order. A bounded
@@ -101,17 +116,12 @@ SLUICE_DEVICE static inline void sampling_cut_top_k(struct sampling_set *set, in
 {
     if (top_k <= 0 || (uint32_t)top_k >= set->n)
         return;
-    uint32_t k = (uint32_t)top_k;
-    sampling_heapify(set->work, set->ids, k, 1);
-    for (uint32_t j = k; j < set->n; j++)
-        if (sampling_ahead(set->work, set->ids[j], set->ids[0])) {
-            set->ids[0] = set->ids[j];
-            sampling_sift(set->work, set->ids, k, 0, 1);
-        }
-    set->n = k;
+    sampling_first(set->work, set->ids, set->n, (uint32_t)top_k, set->ids);
+    set->n = (uint32_t)top_k;
 }
 
-/* The first in order until their share of the set reaches top_p. */
+/* The first in order until their share of the set reaches top_p. They are drawn from a heap, ids[0..left),
+ * which shrinks from its end; what was drawn gathers there, and is moved to the front at last. */
 SLUICE_DEVICE static inline void sampling_cut_top_p(struct sampling_set *set, float top_p)
 {
     if (!(top_p < 1.0f))
@@ -197,7 +207,7 @@ SLUICE_DEVICE static inline void sampling_sift_typical(const struct sampling_set
 }
 
 /* The fewest candidates nearest to the expected surprise whose share reaches typical_p (Meister et
- * al. 2023, "Locally typical sampling"). */
+ * al. 2023, "Locally typical sampling"). Drawn as for top p, from a heap of the typical. */
 SLUICE_DEVICE static inline void sampling_cut_typical_p(struct sampling_set *set, float typical_p)
 {
     if (!(typical_p > 0 && typical_p < 1.0f) || set->n < 2)
@@ -316,20 +326,15 @@ SLUICE_DEVICE static inline int32_t sampling_mirostat_k(const struct sampling_se
 {
     uint32_t m = set->n < SAMPLING_MIROSTAT_ROWS ? set->n : SAMPLING_MIROSTAT_ROWS;
     int32_t first[SAMPLING_MIROSTAT_ROWS];
-    for (uint32_t j = 0; j < m; j++)
-        first[j] = set->ids[j];
-    sampling_heapify(set->work, first, m, 1);
-    for (uint32_t j = m; j < set->n; j++)
-        if (sampling_ahead(set->work, set->ids[j], first[0])) {
-            first[0] = set->ids[j];
-            sampling_sift(set->work, first, m, 0, 1);
-        }
+    sampling_first(set->work, set->ids, set->n, m, first);
     for (uint32_t j = m; j > 1;) { /* heap sort: the last in order goes to the end */
         int32_t id = first[0];
         first[0] = first[--j];
         first[j] = id;
         sampling_sift(set->work, first, j, 0, 1);
     }
+    /* Zipf's exponent s: neighbours j + 1 and j + 2 have log ratios of ranks t and of probabilities b =
+     * s * t, fitted by least squares. */
     double tb = 0, tt = 0;
     for (uint32_t j = 0; j + 1 < m; j++) {
         float t = logf((float)(j + 2) / (float)(j + 1));

@@ -55,14 +55,7 @@ static void draw_row(const struct cpu_draw *d, uint32_t index, void *scratch)
     sampling_use_scratch(&in, scratch);
     struct sampling_draw draw;
     sampling_draw_row(&row->parameters, &in, &draw);
-    struct sample_result *out = &d->bank->results[index];
-    *out = (struct sample_result){.token = draw.token,
-                                  .failed = draw.failed,
-                                  .logprob = draw.logprob,
-                                  .mirostat_mu = draw.mirostat_mu,
-                                  .n_top = draw.n_top};
-    for (uint32_t i = 0; i < draw.n_top; i++)
-        out->top[i] = (struct token_logprob){draw.top[i].token, draw.top[i].logprob};
+    d->bank->results[index] = sample_result_of(&draw);
 }
 
 static void draw_rows(void *context, uint32_t index, uint32_t n_threads)
@@ -95,35 +88,6 @@ void cpu_run_draws(const struct cpu_draw *draw)
     }
 }
 
-static bool mask_fits(const struct cpu_backend *backend, const struct sample_step *step,
-                      uint32_t offset)
-{
-    uint64_t words = (uint64_t)step->n_masks * step->mask_words;
-    return offset == NO_MASK || (uint64_t)offset + (backend->sampling.n_vocab + 31) / 32 <= words;
-}
-
-static enum status check_row(const struct cpu_backend *backend, const struct sample_step *step,
-                             uint32_t index, uint32_t n_logits, struct error *err)
-{
-    const struct sample_row *row = &sample_step_rows(step)[index];
-    const struct sampling_row *p = &row->parameters;
-    if (row->output >= n_logits || row->slot >= backend->layout.n_slots ||
-        row->position > backend->history_capacity)
-        return error_set(err, STATUS_INTERNAL,
-                         "sample row %u: logits %u of %u, slot %u of %u, position %u of %u", index,
-                         row->output, n_logits, row->slot, backend->layout.n_slots, row->position,
-                         backend->history_capacity);
-    if (p->bias_offset > step->n_biases || p->n_biases > step->n_biases - p->bias_offset)
-        return error_set(err, STATUS_INTERNAL, "sample row %u: biases %u+%u of %u", index,
-                         p->bias_offset, p->n_biases, step->n_biases);
-    if (!mask_fits(backend, step, row->mask_offset) ||
-        !mask_fits(backend, step, row->breakers_offset))
-        return error_set(err, STATUS_INTERNAL,
-                         "sample row %u: masks at words %u and %u of %u masks", index,
-                         row->mask_offset, row->breakers_offset, step->n_masks);
-    return STATUS_OK;
-}
-
 static enum status check_step(const struct cpu_backend *backend,
                               const struct loaded_program *program, const struct sample_step *step,
                               uint32_t n_logits, struct error *err)
@@ -135,18 +99,9 @@ static enum status check_step(const struct cpu_backend *backend,
         return error_set(
             err, STATUS_INTERNAL, "program %s has %u logits, sampling was sized for %u",
             program->program->name, program->program->n_vocab, backend->sampling.n_vocab);
-    for (uint32_t i = 0; i < step->n_history_writes; i++) {
-        struct history_write w = sample_step_history(step)[i];
-        if (w.slot >= backend->layout.n_slots || w.position >= backend->history_capacity)
-            return error_set(err, STATUS_INTERNAL, "history write %u: slot %u, position %u", i,
-                             w.slot, w.position);
-    }
-    for (uint32_t i = 0; i < step->n_rows; i++) {
-        enum status status = check_row(backend, step, i, n_logits, err);
-        if (status != STATUS_OK)
-            return status;
-    }
-    return STATUS_OK;
+    const struct sample_bounds bounds = {n_logits, backend->layout.n_slots,
+                                         backend->history_capacity};
+    return sample_step_check(step, &bounds, err);
 }
 
 enum status cpu_sample(struct backend *base, struct loaded_program *program,

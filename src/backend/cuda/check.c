@@ -114,36 +114,6 @@ enum status cuda_check_step(struct cuda_backend *backend, const struct loaded_pr
     return status;
 }
 
-static bool mask_fits(const struct cuda_backend *backend, const struct sample_step *step,
-                      uint32_t offset)
-{
-    uint64_t words = (uint64_t)step->n_masks * step->mask_words;
-    return offset == NO_MASK ||
-           (uint64_t)offset + (backend->sampler.limits.n_vocab + 31) / 32 <= words;
-}
-
-static enum status check_draw(const struct cuda_backend *backend, const struct sample_step *step,
-                              uint32_t index, uint32_t n_logits, struct error *err)
-{
-    const struct sample_row *row = &sample_step_rows(step)[index];
-    const struct sampling_row *p = &row->parameters;
-    if (row->output >= n_logits || row->slot >= backend->layout.n_slots ||
-        row->position > backend->history_capacity)
-        return error_set(err, STATUS_INTERNAL,
-                         "sample row %u: logits %u of %u, slot %u of %u, position %u of %u", index,
-                         row->output, n_logits, row->slot, backend->layout.n_slots, row->position,
-                         backend->history_capacity);
-    if (p->bias_offset > step->n_biases || p->n_biases > step->n_biases - p->bias_offset)
-        return error_set(err, STATUS_INTERNAL, "sample row %u: biases %u+%u of %u", index,
-                         p->bias_offset, p->n_biases, step->n_biases);
-    if (!mask_fits(backend, step, row->mask_offset) ||
-        !mask_fits(backend, step, row->breakers_offset))
-        return error_set(err, STATUS_INTERNAL,
-                         "sample row %u: masks at words %u and %u of %u masks", index,
-                         row->mask_offset, row->breakers_offset, step->n_masks);
-    return STATUS_OK;
-}
-
 enum status cuda_check_draws(const struct cuda_backend *backend,
                              const struct loaded_program *program, const struct sample_step *step,
                              uint32_t n_logits, struct error *err)
@@ -158,14 +128,7 @@ enum status cuda_check_draws(const struct cuda_backend *backend,
         return error_set(err, STATUS_INTERNAL,
                          "program %s has %u logits, sampling was sized for %u",
                          program->program->name, program->program->n_vocab, limits->n_vocab);
-    for (uint32_t i = 0; i < step->n_history_writes; i++) {
-        struct history_write w = sample_step_history(step)[i];
-        if (w.slot >= backend->layout.n_slots || w.position >= backend->history_capacity)
-            return error_set(err, STATUS_INTERNAL, "history write %u: slot %u, position %u", i,
-                             w.slot, w.position);
-    }
-    enum status status = STATUS_OK;
-    for (uint32_t i = 0; i < step->n_rows && status == STATUS_OK; i++)
-        status = check_draw(backend, step, i, n_logits, err);
-    return status;
+    const struct sample_bounds bounds = {n_logits, backend->layout.n_slots,
+                                         backend->history_capacity};
+    return sample_step_check(step, &bounds, err);
 }

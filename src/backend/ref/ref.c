@@ -332,13 +332,7 @@ static void draw_row(struct ref_backend *backend, const struct sample_step *step
     struct sampling_draw draw;
     sampling_use_scratch(&in, backend->sample_scratch);
     sampling_draw_row(&row->parameters, &in, &draw);
-    *out = (struct sample_result){.token = draw.token,
-                                  .failed = draw.failed,
-                                  .logprob = draw.logprob,
-                                  .mirostat_mu = draw.mirostat_mu,
-                                  .n_top = draw.n_top};
-    for (uint32_t i = 0; i < draw.n_top; i++)
-        out->top[i] = (struct token_logprob){draw.top[i].token, draw.top[i].logprob};
+    *out = sample_result_of(&draw);
     if (row->position < backend->history_capacity)
         history[row->position] = draw.token;
 }

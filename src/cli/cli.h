@@ -142,7 +142,7 @@ void terminal_progress(void *context, double fraction, const char *what);
 
 /* ---- shared by commands (common.c) ------------------------------------------------------------ */
 
-/* A failed call of the public API as our own kind of error. */
+/* A failed call of the public API as our own kind of error, with flags where the engine says fields. */
 enum status status_from_public(const sluice_error *error, struct error *err);
 /* Path of the bundled demo model: beside the program's folder (build tree or installation). */
 enum status demo_model_path(char *out, size_t size, struct error *err);

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "cli/cli.h"
+#include "engine/public_error.h"
 #include "text/chat/chat.h"
 
 #define STDIN_BYTES_MAX   ((size_t)64 << 20)
@@ -45,29 +46,10 @@ static void name_flags(const char *message, struct buf *out)
 
 enum status status_from_public(const sluice_error *error, struct error *err)
 {
-    static const enum status statuses[] = {
-        [SLUICE_OK] = STATUS_OK,
-        [SLUICE_ERROR_USAGE] = STATUS_USAGE,
-        [SLUICE_ERROR_MODEL] = STATUS_MODEL,
-        [SLUICE_ERROR_UNSUPPORTED] = STATUS_UNSUPPORTED,
-        [SLUICE_ERROR_NETWORK] = STATUS_NETWORK,
-        [SLUICE_ERROR_INTEGRITY] = STATUS_INTEGRITY,
-        [SLUICE_ERROR_DISK] = STATUS_DISK,
-        [SLUICE_ERROR_MEMORY] = STATUS_MEMORY,
-        [SLUICE_ERROR_DEVICE] = STATUS_DEVICE,
-        [SLUICE_ERROR_LIMIT] = STATUS_LIMIT,
-        [SLUICE_ERROR_CANCELLED] = STATUS_CANCELLED,
-        [SLUICE_ERROR_CONTEXT] = STATUS_CONTEXT,
-        [SLUICE_ERROR_BUSY] = STATUS_BUSY,
-        [SLUICE_ERROR_KEY_BUSY] = STATUS_KEY_BUSY,
-        [SLUICE_ERROR_INTERNAL] = STATUS_INTERNAL,
-    };
-    size_t index = (size_t)error->status;
-    enum status status =
-        index < sizeof statuses / sizeof *statuses ? statuses[index] : STATUS_INTERNAL;
     struct buf text = {0};
+    enum status status = error_from_public(error, err);
     name_flags(error->message, &text);
-    status = error_set(err, status, "%.*s", STR_ARG(buf_str(&text)));
+    error_set(err, status, "%.*s", STR_ARG(buf_str(&text)));
     buf_release(&text);
     return status;
 }

@@ -9,6 +9,7 @@
 #include "base/strmap.h"
 #include "convert/perplexity.h"
 #include "engine/observe.h"
+#include "engine/public_error.h"
 
 #define CONTEXT      512
 #define LEAST_WEIGHT 1e-6 /* of a column, in means of all columns: none is worth nothing */
@@ -184,7 +185,7 @@ static enum status open_engine(const struct importance_options *o, sluice_engine
                                            .n_threads = o->n_threads};
     if (sluice_engine_open(&options, out, &error) == SLUICE_OK)
         return STATUS_OK;
-    return perplexity_status(&error, err);
+    return error_from_public(&error, err);
 }
 
 static enum status run(struct importance *m, sluice_engine *engine, struct str text,

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/public_error.h"
 
 #define CONTEXT_DEFAULT 512
 
@@ -19,30 +20,6 @@ struct measure {
     double *nll;     /* [n] */
     size_t next;     /* first token that is not scored yet */
 };
-
-enum status perplexity_status(const sluice_error *error, struct error *err)
-{
-    static const enum status statuses[] = {
-        [SLUICE_OK] = STATUS_OK,
-        [SLUICE_ERROR_USAGE] = STATUS_USAGE,
-        [SLUICE_ERROR_MODEL] = STATUS_MODEL,
-        [SLUICE_ERROR_UNSUPPORTED] = STATUS_UNSUPPORTED,
-        [SLUICE_ERROR_NETWORK] = STATUS_NETWORK,
-        [SLUICE_ERROR_INTEGRITY] = STATUS_INTEGRITY,
-        [SLUICE_ERROR_DISK] = STATUS_DISK,
-        [SLUICE_ERROR_MEMORY] = STATUS_MEMORY,
-        [SLUICE_ERROR_DEVICE] = STATUS_DEVICE,
-        [SLUICE_ERROR_LIMIT] = STATUS_LIMIT,
-        [SLUICE_ERROR_CANCELLED] = STATUS_CANCELLED,
-        [SLUICE_ERROR_CONTEXT] = STATUS_CONTEXT,
-        [SLUICE_ERROR_BUSY] = STATUS_BUSY,
-        [SLUICE_ERROR_KEY_BUSY] = STATUS_KEY_BUSY,
-    };
-    enum status status = STATUS_INTERNAL;
-    if ((size_t)error->status < sizeof statuses / sizeof *statuses)
-        status = statuses[error->status];
-    return error_set(err, status, "%s", error->message);
-}
 
 static enum status copy_tokens(struct measure *m, struct error *err)
 {
@@ -72,7 +49,7 @@ static enum status tokenize(struct measure *m, struct error *err)
             SLUICE_OK ||
         sluice_tokenize(engine, text.data, text.len, true, false, NULL, 0, &m->n, &error) !=
             SLUICE_OK)
-        return perplexity_status(&error, err);
+        return error_from_public(&error, err);
     m->tokens = malloc((m->n + 1) * sizeof *m->tokens);
     if (!m->tokens)
         return error_set(err, STATUS_MEMORY, "out of memory for %zu tokens", m->n);
@@ -82,7 +59,7 @@ static enum status tokenize(struct measure *m, struct error *err)
         sluice_tokenize(engine, text.data, text.len, false, false, &first, 1, &n, NULL);
     if (sluice_tokenize(engine, text.data, text.len, true, false, m->tokens, m->n, &m->n, &error) !=
         SLUICE_OK)
-        return perplexity_status(&error, err);
+        return error_from_public(&error, err);
     m->bos = m->n > plain && m->tokens[0] != first;
     if (m->n > plain + m->bos) /* an end token is no part of the text */
         m->n = plain + m->bos;
@@ -152,10 +129,10 @@ static enum status run_window(struct measure *m, size_t begin, size_t end, struc
     sluice_error error;
     enum status status = STATUS_OK;
     if (sluice_submit(m->options->engine, &options, &request, &error) != SLUICE_OK)
-        return perplexity_status(&error, err);
+        return error_from_public(&error, err);
     while (sluice_request_next(request, &event, -1)) {
         if (event.kind == SLUICE_EVENT_ERROR)
-            status = perplexity_status(&event.error, err);
+            status = error_from_public(&event.error, err);
         else if (event.kind == SLUICE_EVENT_ROWS)
             take_rows(m, &event, begin, end, lead);
     }

@@ -43,7 +43,4 @@ enum status perplexity_measure(const struct perplexity_options *options,
                                struct perplexity_report *out, double **token_nll,
                                struct error *err);
 
-/* An error of the public interface as one of ours. */
-enum status perplexity_status(const sluice_error *error, struct error *err);
-
 #endif

@@ -3,15 +3,7 @@
 #include <string.h>
 
 #include "engine/internal.h"
-
-/* The public numbering is the internal one. */
-_Static_assert((int)SLUICE_OK == (int)STATUS_OK, "status numbering");
-_Static_assert((int)SLUICE_ERROR_MODEL == (int)STATUS_MODEL, "status numbering");
-_Static_assert((int)SLUICE_ERROR_LIMIT == (int)STATUS_LIMIT, "status numbering");
-_Static_assert((int)SLUICE_ERROR_INTERNAL == (int)STATUS_INTERNAL, "status numbering");
-_Static_assert((int)SLUICE_ERROR_CONTEXT == (int)STATUS_CONTEXT, "status numbering");
-_Static_assert((int)SLUICE_ERROR_KEY_BUSY == (int)STATUS_KEY_BUSY, "status numbering");
-_Static_assert(sizeof((sluice_error *)0)->message == ERROR_MESSAGE_MAX, "message size");
+#include "engine/public_error.h"
 
 sluice_status public_status(enum status status, const struct error *err, sluice_error *out)
 {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cli/remote.h"
+#include "cli/sampling.h"
 
 #define TURNS_MAX 4096
 
@@ -173,39 +174,14 @@ static void start_conversation(struct conversation *c)
 
 static void print_help(void)
 {
-    puts("/set NAME VALUE   temp, top-k, top-p, min-p, repeat-penalty, seed, max-tokens, system,\n"
-         "                  think (on, off, default)\n"
+    puts("/set NAME VALUE   max-tokens, system, think (on, off, default), or any sampling flag "
+         "that\n"
+         "                  takes a number: temp, top-k, top-p, min-p, seed, repeat-penalty, ...\n"
          "/clear            forget the conversation\n"
          "/help             this list\n"
          "/bye              leave (also Ctrl-D)\n"
          "\"\"\"               starts and ends text of several lines; a line ending in \\ goes on\n"
          "Ctrl-C            stop the answer");
-}
-
-static bool set_number(sluice_sampling *s, const char *name, double value)
-{
-    if (strcmp(name, "temp") == 0) {
-        s->set |= SLUICE_SET_TEMPERATURE;
-        s->temperature = (float)value;
-    } else if (strcmp(name, "top-k") == 0) {
-        s->set |= SLUICE_SET_TOP_K;
-        s->top_k = (int32_t)value;
-    } else if (strcmp(name, "top-p") == 0) {
-        s->set |= SLUICE_SET_TOP_P;
-        s->top_p = (float)value;
-    } else if (strcmp(name, "min-p") == 0) {
-        s->set |= SLUICE_SET_MIN_P;
-        s->min_p = (float)value;
-    } else if (strcmp(name, "repeat-penalty") == 0) {
-        s->set |= SLUICE_SET_REPEAT_PENALTY;
-        s->repeat_penalty = (float)value;
-    } else if (strcmp(name, "seed") == 0) {
-        s->set |= SLUICE_SET_SEED;
-        s->seed = (uint64_t)value;
-    } else {
-        return false;
-    }
-    return true;
 }
 
 static void set_option(struct conversation *c, char *text)
@@ -216,9 +192,7 @@ static void set_option(struct conversation *c, char *text)
         puts("usage: /set NAME VALUE (see /help)");
         return;
     }
-    char *end;
-    double number = strtod(value, &end);
-    bool is_number = *value && !*end && number >= 0.0 && number < 1e18;
+    struct error err;
     if (strcmp(name, "system") == 0) {
         snprintf(system_text, sizeof system_text, "%s", value);
         c->settings.system = system_text;
@@ -228,10 +202,13 @@ static void set_option(struct conversation *c, char *text)
         c->settings.thinking = strcmp(value, "on") == 0    ? SLUICE_THINKING_ON
                                : strcmp(value, "off") == 0 ? SLUICE_THINKING_OFF
                                                            : SLUICE_THINKING_DEFAULT;
-    } else if (strcmp(name, "max-tokens") == 0 && is_number && number <= UINT32_MAX) {
-        c->settings.max_tokens = (uint32_t)number;
-    } else if (!is_number || !set_number(&c->settings.sampling, name, number)) {
-        printf("cannot set %s to %s (see /help)\n", name, value);
+    } else if (strcmp(name, "max-tokens") == 0) {
+        const struct option max_tokens[] = {
+            {"max-tokens", NULL, "N", "", OPTION_U32, &c->settings.max_tokens, NULL}, OPTIONS_END};
+        if (options_set(max_tokens, name, value, &err) != STATUS_OK)
+            printf("%s\n", err.message);
+    } else if (sampling_set(name, value, &c->settings.sampling, &err) != STATUS_OK) {
+        printf("%s (see /help)\n", err.message);
     }
 }
 

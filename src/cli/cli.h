@@ -125,6 +125,10 @@ extern const struct command command_serve;
 /* Parses argv[0..argc) against the options. STATUS_USAGE with a hint at the nearest option. */
 enum status options_parse(const struct command *command, int argc, char **argv,
                           struct arguments *arguments, bool *help, struct error *err);
+/* Sets one number of a table, by name ("--temp"), as if it had been on the command line. STATUS_USAGE for
+ * other names, and for options that are no number. */
+enum status options_set(const struct option *table, const char *name, const char *text,
+                        struct error *err);
 /* Edits from a[n] to b; 64 for what is too long to be a name. */
 size_t options_distance(const char *a, size_t n, const char *b);
 void options_print_help(const struct command *command, FILE *out);

@@ -136,10 +136,10 @@ static enum status run(const struct arguments *arguments, struct error *err)
     if (status == STATUS_OK && flags.think && flags.no_think)
         status = error_set(err, STATUS_USAGE, "--think and --no-think exclude each other");
     sluice_sampling sampling = {0};
+    if (demo) /* it answers best greedily: its card says so */
+        sampling_prefer_temperature(0.0f);
     if (status == STATUS_OK)
         status = sampling_given(&sampling, err);
-    if (demo) /* it answers best greedily: its card says so */
-        sampling.set |= SLUICE_SET_TEMPERATURE;
     struct buf chat_template = {0};
     sluice_engine *engine = NULL;
     if (status == STATUS_OK)

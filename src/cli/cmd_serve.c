@@ -423,8 +423,11 @@ static enum status demonstrate(const struct http_address *address, sigset_t *sig
     enum status status = measure(url, err);
     if (status != STATUS_OK || !isatty(STDIN_FILENO))
         return status;
-    struct chat_settings settings = {
-        .url = url, .sampling = {.set = SLUICE_SET_TEMPERATURE, .temperature = 0.0f}};
+    struct chat_settings settings = {.url = url};
+    sampling_prefer_temperature(0.0f);
+    status = sampling_given(&settings.sampling, err);
+    if (status != STATUS_OK)
+        return status;
     printf("\nchatting through the server; ");
     return chat_loop(NULL, &settings, err);
 }

@@ -226,6 +226,19 @@ static enum status store(const struct option *option, const char *text, struct e
     return status;
 }
 
+enum status options_set(const struct option *table, const char *name, const char *text,
+                        struct error *err)
+{
+    const struct option *option = find_option(table, name, strlen(name));
+    if (!option || (option->kind != OPTION_FLOAT && option->kind != OPTION_I32 &&
+                    option->kind != OPTION_U32 && option->kind != OPTION_U64))
+        return error_set(err, STATUS_USAGE, "%s cannot be set", name);
+    enum status status = store(option, text, err);
+    if (status == STATUS_OK && option->given)
+        *option->given = true;
+    return status;
+}
+
 enum status options_parse(const struct command *command, int argc, char **argv,
                           struct arguments *arguments, bool *help, struct error *err)
 {

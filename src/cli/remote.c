@@ -16,6 +16,39 @@ struct answer_reader {
     bool thinking, began, failed;
 };
 
+static void add_numbers(json_t *root, const sluice_sampling *s)
+{
+    const struct {
+        uint32_t bit;
+        const char *name;
+        double value;
+        bool part; /* of a sampler: 0 leaves it to the server */
+    } numbers[] = {
+        {SLUICE_SET_TEMPERATURE, "temperature", (double)s->temperature, false},
+        {SLUICE_SET_TOP_K, "top_k", s->top_k, false},
+        {SLUICE_SET_TOP_P, "top_p", (double)s->top_p, false},
+        {SLUICE_SET_MIN_P, "min_p", (double)s->min_p, false},
+        {SLUICE_SET_TYPICAL_P, "typical_p", (double)s->typical_p, false},
+        {SLUICE_SET_TOP_N_SIGMA, "top_n_sigma", (double)s->top_n_sigma, false},
+        {SLUICE_SET_REPEAT_PENALTY, "repeat_penalty", (double)s->repeat_penalty, false},
+        {SLUICE_SET_REPEAT_LAST_N, "repeat_last_n", s->repeat_last_n, false},
+        {SLUICE_SET_PRESENCE_PENALTY, "presence_penalty", (double)s->presence_penalty, false},
+        {SLUICE_SET_FREQUENCY_PENALTY, "frequency_penalty", (double)s->frequency_penalty, false},
+        {SLUICE_SET_XTC, "xtc_probability", (double)s->xtc_probability, false},
+        {SLUICE_SET_XTC, "xtc_threshold", (double)s->xtc_threshold, true},
+        {SLUICE_SET_DRY, "dry_multiplier", (double)s->dry_multiplier, false},
+        {SLUICE_SET_DRY, "dry_base", (double)s->dry_base, true},
+        {SLUICE_SET_DRY, "dry_allowed_length", s->dry_allowed_length, true},
+        {SLUICE_SET_DRY, "dry_penalty_last_n", s->dry_last_n, true},
+        {SLUICE_SET_MIROSTAT, "mirostat", s->mirostat, false},
+        {SLUICE_SET_MIROSTAT, "mirostat_tau", (double)s->mirostat_tau, true},
+        {SLUICE_SET_MIROSTAT, "mirostat_eta", (double)s->mirostat_eta, true},
+    };
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (s->set & numbers[i].bit && (!numbers[i].part || numbers[i].value != 0.0))
+            json_object_set_new(root, numbers[i].name, json_real(numbers[i].value));
+}
+
 static json_t *request_of(const struct chat_settings *settings, const sluice_message *messages,
                           size_t n)
 {
@@ -25,20 +58,7 @@ static json_t *request_of(const struct chat_settings *settings, const sluice_mes
                                               messages[i].content ? messages[i].content : ""));
     json_t *root = json_pack("{s:o, s:b}", "messages", list, "stream", 1);
     const sluice_sampling *s = &settings->sampling;
-    const struct {
-        uint32_t bit;
-        const char *name;
-        double value;
-    } numbers[] = {
-        {SLUICE_SET_TEMPERATURE, "temperature", (double)s->temperature},
-        {SLUICE_SET_TOP_K, "top_k", s->top_k},
-        {SLUICE_SET_TOP_P, "top_p", (double)s->top_p},
-        {SLUICE_SET_MIN_P, "min_p", (double)s->min_p},
-        {SLUICE_SET_REPEAT_PENALTY, "repeat_penalty", (double)s->repeat_penalty},
-    };
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        if (s->set & numbers[i].bit)
-            json_object_set_new(root, numbers[i].name, json_real(numbers[i].value));
+    add_numbers(root, s);
     if (s->set & SLUICE_SET_SEED)
         json_object_set_new(root, "seed", json_integer((json_int_t)(s->seed & INT64_MAX)));
     if (settings->max_tokens)

@@ -2,13 +2,15 @@
  * generation_config, or to the built-in value that the help names. */
 #include "cli/sampling.h"
 
+#include <stdio.h>
+
 #define BREAKERS_MAX 16
 
 static sluice_sampling values;
 static const char *breakers[BREAKERS_MAX];
 static size_t n_breakers;
 static struct option_list breaker_list = {breakers, BREAKERS_MAX, &n_breakers};
-static struct {
+static struct given {
     bool temperature, top_k, top_p, min_p, repeat, repeat_n, presence, frequency, seed, typical,
         sigma, xtc, xtc_threshold, dry, dry_base, dry_length, dry_n, mirostat, tau, eta;
 } given;
@@ -141,6 +143,33 @@ enum status sampling_given(sluice_sampling *sampling, struct error *err)
     if (n_breakers) {
         sampling->dry_breakers = breakers;
         sampling->n_dry_breakers = n_breakers;
+    }
+    return status;
+}
+
+void sampling_prefer_temperature(float temperature)
+{
+    if (given.temperature)
+        return;
+    given.temperature = true;
+    values.temperature = temperature;
+}
+
+enum status sampling_set(const char *name, const char *text, sluice_sampling *sampling,
+                         struct error *err)
+{
+    char flag[64];
+    sluice_sampling values_before = values, changed;
+    struct given given_before = given;
+    snprintf(flag, sizeof flag, "--%s", name);
+    enum status status = options_set(sampling_options, flag, text, err);
+    if (status == STATUS_OK)
+        status = sampling_given(&changed, err);
+    if (status == STATUS_OK) {
+        *sampling = changed;
+    } else {
+        values = values_before;
+        given = given_before;
     }
     return status;
 }

@@ -17,5 +17,11 @@ extern const struct option sampling_options[];
 /* The sampling that the flags name: in `set` is only what was given. Lives as long as the program.
  * Errors: a value out of its range, naming the flag. */
 enum status sampling_given(sluice_sampling *sampling, struct error *err);
+/* Before that: what the temperature is where no flag says it. */
+void sampling_prefer_temperature(float temperature);
+/* After that: gives one of the flags that are numbers ("top-p") another value, under the same checks, and
+ * writes what all of them name now. On error nothing changes. */
+enum status sampling_set(const char *name, const char *text, sluice_sampling *sampling,
+                         struct error *err);
 
 #endif

@@ -210,8 +210,7 @@ struct sluice_request {
     bool paused;
     uint32_t n_ended;  /* choices */
     uint32_t n_cached; /* prompt tokens that needed no computing */
-    bool any_tool_calls;
-    float *pooled; /* SLUICE_EMBED: [width] */
+    float *pooled;     /* SLUICE_EMBED: [width] */
     uint64_t admitted_ns, first_token_ns;
 
     /* Under the wakeups' lock. */

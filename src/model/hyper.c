@@ -8,8 +8,6 @@
 #include "format/gguf.h"
 #include "model/build.h"
 
-#define KEY_MAX 160
-
 static const struct gguf_value *gguf_value(struct build *b, const char *key)
 {
     if (!b->gguf || !key)

@@ -32,14 +32,6 @@ struct model {
     uint64_t parameters;
 };
 
-const char *model_architecture_at(uint32_t index)
-{
-    for (uint32_t i = 0; architectures[i]; i++)
-        if (i == index)
-            return architectures[i]->name;
-    return NULL;
-}
-
 static enum status unknown_architecture(struct str name, struct error *err)
 {
     size_t known = 0;

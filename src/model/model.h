@@ -56,7 +56,4 @@ struct str model_chat_template(const struct model *model);
 enum model_pooling model_pooling(const struct model *model);
 const struct model_generation *model_generation(const struct model *model);
 
-/* Names of the architectures in the table, for messages and docs; NULL past the end. */
-const char *model_architecture_at(uint32_t index);
-
 #endif

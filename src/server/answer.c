@@ -298,14 +298,6 @@ void http_close_after(struct http_exchange *exchange)
     pthread_mutex_unlock(&exchange->lock);
 }
 
-bool http_has_left(struct http_exchange *exchange)
-{
-    pthread_mutex_lock(&exchange->lock);
-    bool left = exchange->left;
-    pthread_mutex_unlock(&exchange->lock);
-    return left;
-}
-
 /* ---- the request ------------------------------------------------------------------------------ */
 
 const char *http_method(const struct http_exchange *exchange)
@@ -321,11 +313,6 @@ const char *http_path(const struct http_exchange *exchange)
 const char *http_header(struct http_exchange *exchange, const char *name)
 {
     return MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND, name);
-}
-
-const char *http_query(struct http_exchange *exchange, const char *name)
-{
-    return MHD_lookup_connection_value(exchange->connection, MHD_GET_ARGUMENT_KIND, name);
 }
 
 struct str http_body(const struct http_exchange *exchange)

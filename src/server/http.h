@@ -95,7 +95,6 @@ const char *http_method(const struct http_exchange *exchange); /* "GET" */
 const char *http_path(const struct http_exchange *exchange);   /* decoded, without the query */
 /* NULL if absent. Only in `headers` and `request`. */
 const char *http_header(struct http_exchange *exchange, const char *name);
-const char *http_query(struct http_exchange *exchange, const char *name);
 struct str http_body(const struct http_exchange *exchange);
 /* The peer's address for the log. */
 const char *http_peer(const struct http_exchange *exchange);
@@ -121,7 +120,6 @@ size_t http_stream_pending(struct http_exchange *exchange);
 void http_stream_end(struct http_exchange *exchange, bool clean);
 /* The connection closes after this answer. */
 void http_close_after(struct http_exchange *exchange);
-bool http_has_left(struct http_exchange *exchange);
 void http_retain(struct http_exchange *exchange);
 void http_release(struct http_exchange *exchange);
 

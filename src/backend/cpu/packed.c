@@ -5,7 +5,6 @@
 #include <string.h>
 
 #define BLOCK_BYTES_MAX 256
-#define BLOCK_COLS_MAX  256
 
 static const struct packed_layout layouts[] = {
     {TENSOR_F32, 1, 4, 0, 0},        {TENSOR_F16, 2, 4, 0, 0},      {TENSOR_BF16, 2, 4, 0, 0},

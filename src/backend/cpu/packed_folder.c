@@ -19,7 +19,6 @@
 #define FILES_MAX     4096                /* of others in the folder */
 #define LEFT_FREE     ((uint64_t)1 << 30) /* on the disk */
 #define PIECE_BYTES   (4 * SIDECAR_CHUNK) /* of one write: two large pages */
-#define PIECE_CHUNKS  (PIECE_BYTES / SIDECAR_CHUNK)
 
 void packed_name(const struct sidecar_digest *digest, const char *ending,
                  char out[PACKED_NAME_BYTES])

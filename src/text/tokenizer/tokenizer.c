@@ -216,7 +216,6 @@ static void set_rules(struct tokenizer *tokenizer, const struct vocabulary *voca
     tokenizer->add_eos = vocabulary->add_eos;
     tokenizer->bos = vocabulary->bos;
     tokenizer->eos = vocabulary->eos;
-    tokenizer->eot = vocabulary->eot;
     tokenizer->unk = vocabulary->unk;
     tokenizer->pad = vocabulary->pad;
     tokenizer->n_before = vocabulary->n_before;
@@ -374,11 +373,6 @@ int32_t tokenizer_bos(const struct tokenizer *tokenizer)
 int32_t tokenizer_eos(const struct tokenizer *tokenizer)
 {
     return tokenizer->eos;
-}
-
-int32_t tokenizer_eot(const struct tokenizer *tokenizer)
-{
-    return tokenizer->eot;
 }
 
 int32_t tokenizer_unk(const struct tokenizer *tokenizer)

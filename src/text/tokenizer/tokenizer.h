@@ -83,7 +83,6 @@ int32_t tokenizer_find(const struct tokenizer *tokenizer, struct str text);
 /* VOCABULARY_NONE if the model has none. */
 int32_t tokenizer_bos(const struct tokenizer *tokenizer);
 int32_t tokenizer_eos(const struct tokenizer *tokenizer);
-int32_t tokenizer_eot(const struct tokenizer *tokenizer);
 int32_t tokenizer_unk(const struct tokenizer *tokenizer);
 int32_t tokenizer_pad(const struct tokenizer *tokenizer);
 /* What the model's metadata says about raw text. */

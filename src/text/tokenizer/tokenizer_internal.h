@@ -45,7 +45,7 @@ struct tokenizer {
     bool cuts;
     bool joins_metaspace[256]; /* before U+2581, behind a character that ends in this byte */
     uint64_t joins[128][2];    /* between these two of ASCII: bit of the second */
-    int32_t bos, eos, eot, unk, pad;
+    int32_t bos, eos, unk, pad;
     uint32_t n_before, n_behind;
     int32_t before[VOCABULARY_AFFIX_MAX], behind[VOCABULARY_AFFIX_MAX];
     int32_t *ends; /* [n_ends] */

@@ -1,3 +1,8 @@
+/*
+ * Making the machine, in the order of an engine: layout, weights, load, allocate, steps; then what an
+ * engine leaves to its requests: pages for every slot, all with content. Slot 0 has room for the longest
+ * prompt, all slots for one generated row at position `context`.
+ */
 #include "bench/machine.h"
 
 #include <stdlib.h>

@@ -1,3 +1,8 @@
+/*
+ * One case for each operation. What counts is what no implementation can avoid: weights and states once a
+ * pass, products once a row. Rows of activations count for the operation alone, and not for the step
+ * (moves_only): between operations they stay in the caches.
+ */
 #include "bench/work.h"
 
 #include <math.h>

@@ -1,4 +1,10 @@
-/* What single families check and write beyond the table. */
+/*
+ * What single families check and write beyond the table.
+ *
+ * A check refuses a folder (hf_cannot) whose config says what a GGUF file of that architecture cannot say:
+ * there the pattern of windows, the scale of queries and the like are not written but implied, so a folder
+ * that has others would silently become another model.
+ */
 #include "convert/hf_special.h"
 
 #include <math.h>

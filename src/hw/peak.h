@@ -4,7 +4,7 @@
  * A loop keeps enough independent accumulators in registers to hide the latency of its one
  * instruction and touches no memory, so it runs at the rate the execution units allow. Files are
  * one instruction set each, compiled with that set's flags; where the compiler or the processor
- * family lacks it, the file is empty and `arithmetic_loops` has no such entry.
+ * family lacks it, the file is empty and peak.c has no entry for it.
  */
 #ifndef SLUICE_HW_PEAK_H
 #define SLUICE_HW_PEAK_H

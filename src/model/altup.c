@@ -1,11 +1,25 @@
-/* Several residual streams. */
+/*
+ * Several residual streams as operations, in the order of a layer:
+ *
+ *     altup_predict   coefs = router(active stream)           [n * n]
+ *                     predicted = streams + coefs streams     the layer works on predicted[active]
+ *     (the layer)     its result is x
+ *     altup_correct   coefs = 1 + router(x)                   [n]: the 1 is the bias `ones`
+ *                     change = x - predicted[active]
+ *                     streams = predicted + coefs change
+ *
+ * Streams lie side by side in a row: stream i is columns [i * width, (i + 1) * width). Between the
+ * embedding and the first layer, and after the last one, projections lead from one stream to the others
+ * and back; what comes out of one is brought to the length of stream 0 (OP_MATCH).
+ */
 #include "model/altup.h"
 
 #include <math.h>
 
 #include "model/layer_inputs.h"
 
-static struct view part(struct build *b, int32_t buffer, uint32_t i)
+/* Stream i of a buffer that holds all. */
+static struct view stream_in(struct build *b, int32_t buffer, uint32_t i)
 {
     return view_columns(program_view(b->program, buffer), i * b->h.width, b->h.width);
 }
@@ -88,22 +102,22 @@ static void mix(struct build *b, const struct altup *a, struct view in, uint32_t
 
 struct view altup_stream(struct build *b, const struct altup *a, uint32_t index)
 {
-    return part(b, a->streams, index);
+    return stream_in(b, a->streams, index);
 }
 
 struct view altup_predict(struct build *b, const struct altup *a, uint32_t index)
 {
-    route(b, a, (int)index, part(b, a->streams, a->active), "altup_predict_coef", a->n * a->n,
+    route(b, a, (int)index, stream_in(b, a->streams, a->active), "altup_predict_coef", a->n * a->n,
           NO_WEIGHT);
     mix(b, a, program_view(b->program, a->streams), a->n, a->streams, a->predicted);
-    return part(b, a->predicted, a->active);
+    return stream_in(b, a->predicted, a->active);
 }
 
 void altup_correct(struct build *b, const struct altup *a, uint32_t index)
 {
     struct view x = build_x(b), change = program_view(b->program, a->change);
     route(b, a, (int)index, x, "altup_correct_coef", a->n, a->ones);
-    add(b, "altup_change", x, part(b, a->predicted, a->active), change, -1.0f);
+    add(b, "altup_change", x, stream_in(b, a->predicted, a->active), change, -1.0f);
     mix(b, a, change, 1, a->predicted, a->streams);
 }
 
@@ -121,25 +135,25 @@ static struct view project(struct build *b, const struct altup *a, const char *r
                                  .bias = NO_WEIGHT,
                                  .scale = 1.0f}};
     program_emit(b->program, &op, "%s.%u", role, index - 1);
-    match(b, change, part(b, a->streams, 0));
+    match(b, change, stream_in(b, a->streams, 0));
     return change;
 }
 
 void altup_open(struct build *b, const struct altup *a)
 {
     struct view x = build_x(b);
-    build_take(b, -1, "stream", x, 1, 0, part(b, a->streams, 0));
+    build_take(b, -1, "stream", x, 1, 0, stream_in(b, a->streams, 0));
     for (uint32_t i = 1; i < a->n; i++)
         build_take(b, -1, "stream", project(b, a, "altup_proj", i, x), 1, 0,
-                   part(b, a->streams, i));
+                   stream_in(b, a->streams, i));
 }
 
 void altup_close(struct build *b, const struct altup *a)
 {
     struct view x = build_x(b);
-    build_take(b, -1, "stream", part(b, a->streams, 0), 1, 0, x);
+    build_take(b, -1, "stream", stream_in(b, a->streams, 0), 1, 0, x);
     for (uint32_t i = 1; i < a->n; i++)
-        add(b, "stream_add", x, project(b, a, "altup_unembd_proj", i, part(b, a->streams, i)), x,
-            1.0f);
+        add(b, "stream_add", x, project(b, a, "altup_unembd_proj", i, stream_in(b, a->streams, i)),
+            x, 1.0f);
     build_scale(b, "stream_mean", x, &(float){1.0f / (float)a->n}, 1);
 }

@@ -1,4 +1,13 @@
-/* Latent attention with absorbed projections. */
+/*
+ * Latent attention with absorbed projections, as operations (the drawing in latent.h):
+ *
+ *     q_heads = in through q, or q_a, norm and q_b     [heads][nope | rope]
+ *     kv = in through kv_a                             [rank | rope], its first part normed: the latent
+ *     q = [rope, copied | nope through K^T]            [heads][rope | rank]   two OP_HEADS
+ *     rope, append latent and rotated key; attention over latents   ->  mixed [heads][rank]
+ *     attn = mixed through V                           [heads][value]         OP_HEADS
+ *     x += attn through the output matrix
+ */
 #include "model/latent.h"
 
 #include <math.h>

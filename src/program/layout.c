@@ -1,4 +1,8 @@
-/* Page geometry: pure arithmetic over a program's groups. */
+/*
+ * Page geometry: pure arithmetic over a program's groups. First the bytes of a token in each group, then the
+ * bytes of a page, which suit the neediest group, then how many tokens (or layers of state) of each group
+ * fit into such a page.
+ */
 #include "program/layout.h"
 
 #include "base/checked.h"

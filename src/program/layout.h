@@ -64,8 +64,8 @@ struct layout {
 };
 
 /* Geometry for a program: kv_type elements, sequences of up to max_context tokens in n_slots slots,
- * and about target_tokens tokens a page in the widest group. n_pages is left 0: see
- * layout_size_pool. Errors: a head that is no whole number of kv_type blocks, absurd sizes. */
+ * and about target_tokens tokens a page in the widest group. n_pages is left 0: how
+ * many there are is the caller's matter. Errors: a head that is no whole number of kv_type blocks, absurd sizes. */
 enum status layout_plan(const struct program *program, enum tensor_type kv_type, uint32_t n_slots,
                         uint32_t max_context, uint32_t target_tokens, struct layout *out,
                         struct error *err);

@@ -1,4 +1,12 @@
-/* Styles and their detection. */
+/*
+ * Styles and their detection.
+ *
+ * A model is known by its chat template: an entry's signs are pieces of the template's text, and the first
+ * entry whose signs are all in it is taken. So an entry with more signs stands before one whose signs are
+ * among them ("kimi, think" before "kimi"), and what many templates mention comes last. A new model
+ * needs an entry here, and a reader of calls (output_forms.h) if it writes them like none before; control
+ * tokens that stand inside its calls go into output_style_takes().
+ */
 #include "text/chat/output_style.h"
 
 #include <ctype.h>

@@ -1,4 +1,10 @@
-/* Statements, except loops and macros (loop.c, macro.c). */
+/*
+ * Statements, except loops and macros (loop.c, macro.c).
+ *
+ * *flow says how a body ended: a break or continue inside leaves all bodies up to the loop, which sets it
+ * back. Capturing ({% set x %}...{% endset %}, filter blocks) runs a body with another place for its
+ * output and a scope of its own, and restores both whatever happens.
+ */
 #include "text/jinja/run.h"
 
 bool exec_capture(struct jinja_run *run, const struct body *body, const struct jinja_text **out)

@@ -36,6 +36,7 @@ struct trust {
     size_t count, cursor;
 };
 
+/* One call. Text comes through cut() piece by piece; the flags at the end say what was there before. */
 struct encoder {
     const struct tokenizer *tokenizer;
     const struct tokenizer_options *options;

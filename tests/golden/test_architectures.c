@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "engine_calls.h"
 #include "fixture.h"
 #include "format/checkpoint.h"
 #include "format/safetensors.h"
@@ -177,17 +178,6 @@ static float *rows_of(sluice_engine *engine, const struct golden *g, const char 
         return rows;
     free(rows);
     return NULL;
-}
-
-static double relative_error(const float *got, const float *expected, size_t n)
-{
-    double difference = 0.0, size = 0.0;
-    for (size_t i = 0; i < n; i++) {
-        double d = (double)got[i] - (double)expected[i];
-        difference += d * d;
-        size += (double)expected[i] * (double)expected[i];
-    }
-    return sqrt(difference / size);
 }
 
 static struct measure compare(const struct golden *g, const float *rows)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine_calls.h"
 #include "fixture.h"
 #include "model_folder.h"
 #include "sluice.h"
@@ -19,21 +20,8 @@ static const char *const backends[] = {"ref", "cpu"};
 
 static sluice_engine *open_engine(const char *model, const char *backend)
 {
-    sluice_engine *engine;
-    sluice_error error = {0};
-    sluice_engine_options options = {.model = model, .backend = backend, .max_sequences = 4};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("open %s on %s: %s", model, backend, error.message);
-    return engine;
-}
-
-static sluice_request *submit(sluice_engine *engine, const sluice_request_options *options)
-{
-    sluice_request *request;
-    sluice_error error = {0};
-    if (sluice_submit(engine, options, &request, &error) != SLUICE_OK)
-        fail_msg("submit: %s", error.message);
-    return request;
+    return must_open(
+        &(sluice_engine_options){.model = model, .backend = backend, .max_sequences = 4});
 }
 
 /* All rows of a request, [n, WIDTH]; frees it. */
@@ -98,19 +86,19 @@ static void test_pooling(void **state)
         assert_false(info.has_logits);
         sluice_request_options options = {
             .tokens = ids, .n_tokens = n, .mode = SLUICE_SCORE_HIDDEN};
-        rows_of(submit(engine, &options), n, rows);
+        rows_of(must_submit(engine, &options), n, rows);
         mean_of(rows, n, mean);
         options.mode = SLUICE_EMBED;
-        rows_of(submit(engine, &options), 1, got);
+        rows_of(must_submit(engine, &options), 1, got);
         expect(got, mean, true, "the model's own (mean)");
         options.raw_embedding = true;
-        rows_of(submit(engine, &options), 1, got);
+        rows_of(must_submit(engine, &options), 1, got);
         expect(got, mean, false, "mean, raw");
         options.pooling = SLUICE_POOLING_FIRST;
-        rows_of(submit(engine, &options), 1, got);
+        rows_of(must_submit(engine, &options), 1, got);
         expect(got, rows, false, "first");
         options.pooling = SLUICE_POOLING_LAST;
-        rows_of(submit(engine, &options), 1, got);
+        rows_of(must_submit(engine, &options), 1, got);
         expect(got, rows + (n - 1) * WIDTH, false, "last");
         sluice_engine_close(engine);
     }
@@ -129,9 +117,9 @@ static void test_makers_say(void **state)
     sluice_engine_info(engine, &info);
     assert_int_equal(info.pooling, SLUICE_POOLING_FIRST);
     sluice_request_options options = {.tokens = ids, .n_tokens = 7, .mode = SLUICE_SCORE_HIDDEN};
-    rows_of(submit(engine, &options), 7, rows);
+    rows_of(must_submit(engine, &options), 7, rows);
     options.mode = SLUICE_EMBED;
-    rows_of(submit(engine, &options), 1, got);
+    rows_of(must_submit(engine, &options), 1, got);
     expect(got, rows, true, "cls");
     sluice_engine_close(engine);
 }
@@ -154,11 +142,11 @@ static void test_alone_and_in_a_crowd(void **state)
             make_tokens(ids[i], n, i);
             options[i] =
                 (sluice_request_options){.tokens = ids[i], .n_tokens = n, .mode = SLUICE_EMBED};
-            rows_of(submit(engine, &options[i]), 1, alone[i]);
+            rows_of(must_submit(engine, &options[i]), 1, alone[i]);
             options[i].chunk = i % 3 ? 2 * i + 1 : 0;
         }
         for (uint32_t i = 0; i < CROWD; i++)
-            requests[i] = submit(engine, &options[i]);
+            requests[i] = must_submit(engine, &options[i]);
         for (uint32_t i = 0; i < CROWD; i++) {
             rows_of(requests[i], 1, here);
             assert_memory_equal(here, alone[i], sizeof here);
@@ -177,7 +165,7 @@ static void test_limits(void **state)
     sluice_error error = {0};
     make_tokens(ids, 600, 1);
     sluice_request_options options = {.tokens = ids, .n_tokens = 512, .mode = SLUICE_SCORE_HIDDEN};
-    rows_of(submit(engine, &options), 512, rows); /* the whole context, in one piece */
+    rows_of(must_submit(engine, &options), 512, rows); /* the whole context, in one piece */
     options.n_tokens = 513;
     assert_int_equal(sluice_submit(engine, &options, &request, &error), SLUICE_ERROR_CONTEXT);
     options = (sluice_request_options){.tokens = ids, .n_tokens = 5};

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/json.h"
+#include "engine_calls.h"
 #include "fixture.h"
 #include "scratch.h"
 #include "sluice.h"
@@ -26,24 +27,10 @@ static const char *const backends[] = {"ref", "cpu"};
 
 static sluice_engine *open_engine(const char *model, const char *backend, uint32_t step_rows)
 {
-    sluice_engine *engine;
-    sluice_error error = {0};
-    sluice_engine_options options = {.model = fixture_path(model),
-                                     .backend = backend,
-                                     .n_context = 1024,
-                                     .step_rows = step_rows};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("open %s on %s: %s", model, backend, error.message);
-    return engine;
-}
-
-static sluice_request *submit(sluice_engine *engine, const sluice_request_options *options)
-{
-    sluice_request *request;
-    sluice_error error = {0};
-    if (sluice_submit(engine, options, &request, &error) != SLUICE_OK)
-        fail_msg("submit: %s", error.message);
-    return request;
+    return must_open(&(sluice_engine_options){.model = fixture_path(model),
+                                              .backend = backend,
+                                              .n_context = 1024,
+                                              .step_rows = step_rows});
 }
 
 struct answer {
@@ -88,7 +75,7 @@ static void read_answer(sluice_request *request, struct answer *answer)
 
 static void ask(sluice_engine *engine, const sluice_request_options *options, struct answer *answer)
 {
-    sluice_request *request = submit(engine, options);
+    sluice_request *request = must_submit(engine, options);
     read_answer(request, answer);
     sluice_request_free(request);
 }
@@ -378,7 +365,7 @@ static void test_limits_and_stops(void **state)
     release_answer(&answer);
 
     sluice_request_options endless = {.prompt = "Once upon a time", .ignore_end = true};
-    sluice_request *request = submit(engine, &endless);
+    sluice_request *request = must_submit(engine, &endless);
     sluice_event event;
     assert_true(sluice_request_next(request, &event, -1));
     sluice_request_cancel(request);
@@ -464,25 +451,25 @@ static void scores_are_the_same(const char *model, const char *backend, sluice_m
     for (uint32_t i = 0; i < n; i++)
         ids[i] = (int32_t)((i * 7919 + i * i * 31 + 5) % info.n_vocab);
     sluice_request_options options = {.tokens = ids, .n_tokens = n, .mode = mode};
-    float *alone = score(submit(engine, &options), n, &width);
+    float *alone = score(must_submit(engine, &options), n, &width);
     char what[64];
     for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
         options.chunk = chunks[i];
-        float *again = score(submit(engine, &options), n, &width);
+        float *again = score(must_submit(engine, &options), n, &width);
         snprintf(what, sizeof what, "%s %s, chunks of %u", model, backend, chunks[i]);
         same_bits(alone, again, (size_t)n * width, what);
         free(again);
     }
     for (uint32_t crowd = 2; crowd <= CROWD; crowd += backend[0] == 'r' ? 7 : 1) {
         sluice_request *requests[CROWD];
-        sluice_request *noise = info.has_logits
-                                    ? submit(engine, &(sluice_request_options){.tokens = once,
-                                                                               .n_tokens = 4,
-                                                                               .ignore_end = true})
-                                    : NULL;
+        sluice_request *noise =
+            info.has_logits ? must_submit(engine, &(sluice_request_options){.tokens = once,
+                                                                            .n_tokens = 4,
+                                                                            .ignore_end = true})
+                            : NULL;
         for (uint32_t i = 0; i < crowd; i++) {
             options.chunk = i % 4 ? 2 * i + 1 : 0;
-            requests[i] = submit(engine, &options);
+            requests[i] = must_submit(engine, &options);
         }
         for (uint32_t i = 0; i < crowd; i++) {
             float *here = score(requests[i], n, &width);
@@ -548,11 +535,12 @@ static void test_generated_rows_equal_prompt_rows(void **state)
         assert_int_equal(answer.n_tokens, 70);
         memcpy(all + 5, answer.tokens, 70 * sizeof *all);
         uint32_t width;
-        float *rows = score(submit(engine, &(sluice_request_options){.tokens = all,
-                                                                     .n_tokens = 75,
-                                                                     .chunk = 9,
-                                                                     .mode = SLUICE_SCORE_LOGITS}),
-                            75, &width);
+        float *rows =
+            score(must_submit(engine, &(sluice_request_options){.tokens = all,
+                                                                .n_tokens = 75,
+                                                                .chunk = 9,
+                                                                .mode = SLUICE_SCORE_LOGITS}),
+                  75, &width);
         for (uint32_t j = 0; j < 70; j++) {
             const float *row = rows + (size_t)(4 + j) * width;
             for (uint32_t k = 0; k < width; k++)
@@ -587,7 +575,7 @@ static void generated_is_the_same(const char *backend, uint32_t max_tokens)
     }
     for (int i = 0; i < CROWD; i++) {
         options[i].chunk = (uint32_t)i;
-        requests[i] = submit(engine, &options[i]);
+        requests[i] = must_submit(engine, &options[i]);
     }
     for (int i = 0; i < CROWD; i++) {
         read_answer(requests[i], &here);
@@ -620,7 +608,7 @@ static void test_slow_reader(void **state)
                                       .max_tokens = SANITIZED ? 100 : 900,
                                       .ignore_end = true,
                                       .n_top_logprobs = 20};
-    sluice_request *slow = submit(engine, &options);
+    sluice_request *slow = must_submit(engine, &options);
     for (int i = 0; i < 3; i++) {
         sluice_message message = {.role = "user", .content = "Hello"};
         ask(engine,
@@ -657,7 +645,7 @@ static void test_file_cut_while_mapped(void **state)
     assert_int_equal(truncate(path, 1 << 20), 0);
     sluice_request_options options = {.prompt = "Once upon a time", .max_tokens = 5};
     for (int i = 0; i < 2; i++) {
-        sluice_request *request = submit(engine, &options);
+        sluice_request *request = must_submit(engine, &options);
         sluice_event event;
         while (sluice_request_next(request, &event, -1) && event.kind != SLUICE_EVENT_ERROR)
             assert_int_equal(event.kind, SLUICE_EVENT_TEXT);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "engine_calls.h"
 #include "fixture.h"
 #include "format/checkpoint.h"
 #include "format/safetensors.h"
@@ -93,28 +94,11 @@ static double recorded_error(const char *name, const float *rows, uint32_t width
 }
 
 /* Logits of every position, in the order of the ids. */
-static float *score(sluice_engine *engine, const int32_t *ids, uint32_t n, uint32_t width)
+static struct buf score(sluice_engine *engine, const int32_t *ids, uint32_t n, uint32_t width)
 {
-    sluice_request *request;
-    sluice_error error = {0};
     sluice_request_options options = {.tokens = ids, .n_tokens = n, .mode = SLUICE_SCORE_LOGITS};
-    if (sluice_submit(engine, &options, &request, &error) != SLUICE_OK)
-        fail_msg("submit: %s", error.message);
-    float *rows = malloc((size_t)n * width * sizeof *rows);
-    assert_non_null(rows);
-    uint32_t got = 0;
-    sluice_event event;
-    while (sluice_request_next(request, &event, -1)) {
-        if (event.kind == SLUICE_EVENT_ERROR)
-            fail_msg("scoring: %s", event.error.message);
-        if (event.kind != SLUICE_EVENT_ROWS)
-            continue;
-        assert_true(event.row_width == width && got + event.n_rows <= n);
-        memcpy(rows + (size_t)got * width, event.rows, (size_t)event.n_rows * width * sizeof *rows);
-        got += event.n_rows;
-    }
-    assert_int_equal(got, n);
-    sluice_request_free(request);
+    struct buf rows = must_score(engine, &options);
+    assert_int_equal(rows.len, (size_t)n * width * sizeof(float));
     return rows;
 }
 
@@ -127,7 +111,8 @@ static void compare(sluice_engine *engine, const json_t *prompt, struct tally *t
     uint32_t n = append_ids(prompt, "output_ids", ids, n_prompt), same = 0;
     const json_t *margins = json_object_get(prompt, "margins");
     /* The last token is only predicted. */
-    float *rows = score(engine, ids, n - 1, info.n_vocab);
+    struct buf scored = score(engine, ids, n - 1, info.n_vocab);
+    const float *rows = (const float *)(const void *)scored.data;
     for (uint32_t i = n_prompt; i < n; i++) {
         bool is = arg_max(rows + (size_t)(i - 1) * info.n_vocab, info.n_vocab) == (uint32_t)ids[i];
         bool sure = json_number_value(json_array_get(margins, i - n_prompt)) >= MARGIN;
@@ -142,14 +127,12 @@ static void compare(sluice_engine *engine, const json_t *prompt, struct tally *t
     double error =
         recorded_error(json_string_value(json_object_get(prompt, "name")), rows, info.n_vocab);
     tally->error = error > tally->error ? error : tally->error;
-    free(rows);
+    buf_release(&scored);
 }
 
 /* Every `every`-th prompt of the file. */
 static struct tally run(const char *file, const char *backend, bool exact, size_t every)
 {
-    sluice_engine *engine;
-    sluice_error error = {0};
     struct tally tally = {0};
     char path[128];
     snprintf(path, sizeof path, FOLDER "pebble-%s.gguf", file);
@@ -158,8 +141,7 @@ static struct tally run(const char *file, const char *backend, bool exact, size_
                                      .exact = exact,
                                      .n_context = TOKENS_MAX,
                                      .max_sequences = 1};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("open %s on %s: %s", file, backend, error.message);
+    sluice_engine *engine = must_open(&options);
     for (size_t i = 0; i < json_array_size(prompts); i += every)
         compare(engine, json_array_get(prompts, i), &tally);
     sluice_engine_close(engine);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "engine_calls.h"
 #include "fixture.h"
 #include "prompt_kernels.h"
 #include "sluice.h"
@@ -37,15 +38,11 @@ struct asked {
 
 static sluice_engine *open_engine(const char *model, sluice_engine_options options)
 {
-    sluice_engine *engine;
-    sluice_error error = {0};
     options.model = *model == '/' ? model : fixture_path(model);
     options.backend = "cpu";
     options.n_context = 512;
     options.kv_type = kv_type;
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("open %s: %s", model, error.message);
-    return engine;
+    return must_open(&options);
 }
 
 /* Every request draws in its own way, by its prompt: greedily, by temperature and cuts, with penalties
@@ -81,8 +78,6 @@ static sluice_sampling sampling_of(const int32_t *prompt)
 static sluice_request *submit(sluice_engine *engine, const int32_t *prompt, uint32_t chunk,
                               uint32_t n)
 {
-    sluice_request *request;
-    sluice_error error = {0};
     sluice_request_options options = {
         .tokens = prompt,
         .n_tokens = n_prompt,
@@ -93,9 +88,7 @@ static sluice_request *submit(sluice_engine *engine, const int32_t *prompt, uint
         .n = n,
         .sampling = sampling_of(prompt),
     };
-    if (sluice_submit(engine, &options, &request, &error) != SLUICE_OK)
-        fail_msg("submit: %s", error.message);
-    return request;
+    return must_submit(engine, &options);
 }
 
 /* Reads the answers of a request to its end and frees it. */

@@ -161,9 +161,10 @@ static inline struct answer client_answer(int fd, int timeout_ms)
     return answer;
 }
 
-/* A whole exchange on a fresh connection. `head` has further header lines, each with its CRLF. */
-static inline struct answer client_call(const char *method, const char *path, const char *head,
-                                        const char *body)
+/* Sends a request on a fresh connection, which it returns. `head` has further header lines, each with
+ * its CRLF; body: NULL for none. */
+static inline int client_begin(const char *method, const char *path, const char *head,
+                               const char *body)
 {
     struct buf text = {0};
     buf_printf(&text, "%s %s HTTP/1.1\r\nHost: localhost\r\n%s", method, path, head ? head : "");
@@ -175,9 +176,17 @@ static inline struct answer client_call(const char *method, const char *path, co
         buf_append_cstr(&text, body);
     int fd = client_connect();
     client_send(fd, text.data, text.len);
+    buf_release(&text);
+    return fd;
+}
+
+/* A whole exchange. */
+static inline struct answer client_call(const char *method, const char *path, const char *head,
+                                        const char *body)
+{
+    int fd = client_begin(method, path, head, body);
     struct answer answer = client_answer(fd, 60000);
     close(fd);
-    buf_release(&text);
     return answer;
 }
 

@@ -82,4 +82,13 @@ static inline void serving_close(void)
     serving_models = NULL;
 }
 
+/* What setup has opened and started, as a group's teardown. */
+static inline int serving_end(void **state)
+{
+    (void)state;
+    serving_stop();
+    serving_close();
+    return 0;
+}
+
 #endif

@@ -9,14 +9,6 @@ static int setup(void **state)
     return serving_open(8, 512) || serving_start(NULL);
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    serving_stop();
-    serving_close();
-    return 0;
-}
-
 static void check(struct load_config *config)
 {
     struct error err;
@@ -131,5 +123,5 @@ int main(void)
         cmocka_unit_test(arrivals_by_chance), cmocka_unit_test(beside_cold_prompts),
         cmocka_unit_test(says_what_fails),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, serving_end);
 }

@@ -15,14 +15,6 @@ static int setup(void **state)
     return serving_open(8, 0) || serving_start(NULL);
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    serving_stop();
-    serving_close();
-    return 0;
-}
-
 static json_t *parse(const struct answer *answer)
 {
     json_error_t error;
@@ -799,5 +791,5 @@ int main(void)
         cmocka_unit_test(a_drain_lets_streams_end),
         cmocka_unit_test(bodies_may_come_in_any_pieces),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, serving_end);
 }

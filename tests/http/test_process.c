@@ -110,16 +110,12 @@ static int wait_exit(struct process *p, int timeout_ms)
 
 static int open_stream(unsigned max_tokens, struct buf *text)
 {
-    char body[256], request[512];
-    int n = snprintf(body, sizeof body,
-                     "{\"prompt\":\"Once upon a time\",\"ignore_eos\":true,\"stream\":true,"
-                     "\"max_tokens\":%u,\"temperature\":0}",
-                     max_tokens);
-    snprintf(request, sizeof request,
-             "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", n,
-             body);
-    int fd = client_connect();
-    assert_true(client_send_text(fd, request));
+    char body[256];
+    snprintf(body, sizeof body,
+             "{\"prompt\":\"Once upon a time\",\"ignore_eos\":true,\"stream\":true,"
+             "\"max_tokens\":%u,\"temperature\":0}",
+             max_tokens);
+    int fd = client_begin("POST", "/v1/completions", NULL, body);
     assert_true(client_read_until(fd, text, "\"text\":\"", 30000));
     return fd;
 }
@@ -310,8 +306,22 @@ static void reachable_addresses_get_a_key(void **state)
     assert_int_equal(wait_exit(&p, 10000), 0);
 }
 
+/* Least seconds of processor time that the process used in a window of half a second: of several, since
+ * what it had to do when the first one began may be done late on a busy machine. */
+static double least_processor_seconds(pid_t pid)
+{
+    double least = 1e9;
+    for (int window = 0; window < 8; window++) {
+        double before = processor_seconds(pid);
+        sleep_ms(500);
+        double used = processor_seconds(pid) - before;
+        least = used < least ? used : least;
+    }
+    return least;
+}
+
 /* More connections than descriptors: those that are open are served, nobody spins, and when some
- * close new ones are accepted. */
+ * close new ones are accepted. How soon is no matter here: waits are as long as a busy machine needs. */
 static void without_descriptors(void **state)
 {
     (void)state;
@@ -322,14 +332,11 @@ static void without_descriptors(void **state)
     for (size_t i = 0; i < CONNECTIONS; i++)
         fds[i] = client_connect(); /* the kernel takes them, if not the server */
     assert_true(client_read_until(stream, &text, "data: [DONE]", 60000));
-    double before = processor_seconds(p.pid);
-    sleep_ms(1000);
-    double used = processor_seconds(p.pid) - before;
-    if (before >= 0)
-        assert_true(used < 0.3);
+    if (processor_seconds(p.pid) >= 0)
+        assert_true(least_processor_seconds(p.pid) < 0.1);
     client_send_text(stream, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n");
     buf_clear(&text);
-    assert_true(client_read_until(stream, &text, "\"ok\"", 5000));
+    assert_true(client_read_until(stream, &text, "\"ok\"", 60000));
     for (size_t i = 0; i < CONNECTIONS; i++)
         close(fds[i]);
     struct answer answer = client_call("GET", "/health", NULL, NULL);
@@ -338,7 +345,7 @@ static void without_descriptors(void **state)
     close(stream);
     buf_release(&text);
     kill(p.pid, SIGTERM);
-    assert_int_equal(wait_exit(&p, 10000), 0);
+    assert_int_equal(wait_exit(&p, 60000), 0);
 }
 
 /* What `make run` shows, on a terminal: the table, then a chat through the server. */
@@ -370,7 +377,12 @@ static void the_tour_ends_in_a_chat(void **state)
     sleep_ms(200);
     assert_int_equal(write(master, "Hello\n", 6), 6);
     assert_true(read_some(&p, "Hello! How can I help you?", 30000));
-    read_some(&p, NULL, 500);                      /* until it listens again */
+    read_some(&p, NULL, 500); /* until it listens again */
+    assert_int_equal(write(master, "/set top-p 7\n", 13), 13);
+    assert_true(read_some(&p, "--top-p: expected 0 to 1 (see /help)", 5000));
+    assert_int_equal(write(master, "/set samplers top_k\n", 20), 20);
+    assert_true(read_some(&p, "--samplers cannot be set", 5000));
+    read_some(&p, NULL, 500);
     assert_int_equal(write(master, "\004", 1), 1); /* Ctrl-D */
     read_some(&p, NULL, 200);
     assert_int_equal(wait_exit(&p, 20000), 0);

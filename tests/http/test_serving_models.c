@@ -111,19 +111,12 @@ static size_t in_work(void)
 
 static int send_request(const char *model, const char *prompt, unsigned max_tokens, bool stream)
 {
-    struct buf request = {0};
     char body[512];
-    int n = snprintf(body, sizeof body,
-                     "{\"model\":\"%s\",\"prompt\":%s,\"max_tokens\":%u,\"temperature\":0,"
-                     "\"ignore_eos\":true,\"stream\":%s}",
-                     model, prompt, max_tokens, stream ? "true" : "false");
-    buf_printf(&request,
-               "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s",
-               n, body);
-    int fd = client_connect();
-    assert_true(client_send(fd, request.data, request.len));
-    buf_release(&request);
-    return fd;
+    snprintf(body, sizeof body,
+             "{\"model\":\"%s\",\"prompt\":%s,\"max_tokens\":%u,\"temperature\":0,"
+             "\"ignore_eos\":true,\"stream\":%s}",
+             model, prompt, max_tokens, stream ? "true" : "false");
+    return client_begin("POST", "/v1/completions", NULL, body);
 }
 
 /* The text of a whole answer. */

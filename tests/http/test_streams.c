@@ -3,7 +3,6 @@
  * the same as when it is alone.
  */
 #include <poll.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #include "serving.h"
@@ -27,27 +26,14 @@ static int setup(void **state)
     return serving_open(64, 128) || serving_start(NULL);
 }
 
-static int teardown(void **state)
-{
-    (void)state;
-    serving_stop();
-    serving_close();
-    return 0;
-}
-
 static int send_request(const char *prompt)
 {
-    char body[256], request[512];
-    int n = snprintf(body, sizeof body,
-                     "{\"prompt\":\"%s\",\"stream\":true,\"max_tokens\":6,\"temperature\":0,"
-                     "\"stream_options\":{\"include_usage\":true}}",
-                     prompt);
-    snprintf(request, sizeof request,
-             "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", n,
-             body);
-    int fd = client_connect();
-    assert_true(client_send_text(fd, request));
-    return fd;
+    char body[256];
+    snprintf(body, sizeof body,
+             "{\"prompt\":\"%s\",\"stream\":true,\"max_tokens\":6,\"temperature\":0,"
+             "\"stream_options\":{\"include_usage\":true}}",
+             prompt);
+    return client_begin("POST", "/v1/completions", NULL, body);
 }
 
 static void read_some(struct stream *stream)
@@ -117,13 +103,7 @@ static char *check_stream(struct stream *stream)
 static void a_thousand_streams_end_well(void **state)
 {
     (void)state;
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    if (files.rlim_cur < 2 * STREAMS + 100) {
-        print_message("SKIPPED: %d streams need %d files, the limit is %lu\n", STREAMS,
-                      2 * STREAMS + 100, (unsigned long)files.rlim_cur);
-        skip();
-    }
+    fixture_need_files(2 * STREAMS + 100);
     char *alone[PROMPTS];
     for (size_t i = 0; i < PROMPTS; i++) {
         struct stream one = {.fd = send_request(prompts[i])};
@@ -177,5 +157,5 @@ int main(void)
         cmocka_unit_test(a_thousand_streams_end_well),
         cmocka_unit_test(a_sleeping_reader_holds_up_nobody),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, setup, serving_end);
 }

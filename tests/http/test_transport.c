@@ -402,13 +402,7 @@ static void read_all(const int *fds, struct buf *texts, const char *until)
 static void thousands_of_streams_cost_little(void **state)
 {
     (void)state;
-    struct rlimit files;
-    getrlimit(RLIMIT_NOFILE, &files);
-    if (files.rlim_cur < 2 * STREAMS + 100) {
-        print_message("SKIPPED: %d streams need %d files, the limit is %lu\n", STREAMS,
-                      2 * STREAMS + 100, (unsigned long)files.rlim_cur);
-        skip();
-    }
+    fixture_need_files(2 * STREAMS + 100);
     static int fds[STREAMS];
     static struct buf texts[STREAMS];
     for (size_t i = 0; i < STREAMS; i++) {

@@ -16,6 +16,7 @@
 #include "backend/cpu/kernels.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "engine_calls.h"
 #include "fixture.h"
 #include "model/model.h"
 #include "scratch.h"
@@ -50,12 +51,8 @@ static int count_files(void)
 /* Logits (or hidden states) of a few tokens, all rows. *mapped: weights came from a file. */
 static struct buf evaluate(const char *model, const char *cache, bool exact, bool *mapped)
 {
-    sluice_engine *engine;
-    sluice_error error = {0};
-    sluice_engine_options options = {
-        .model = model, .backend = "cpu", .n_threads = 2, .exact = exact, .packed_cache = cache};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("%s: %s", model, error.message);
+    sluice_engine *engine = must_open(&(sluice_engine_options){
+        .model = model, .backend = "cpu", .n_threads = 2, .exact = exact, .packed_cache = cache});
     *mapped = is_mapped();
     int32_t tokens[N_TOKENS];
     for (int i = 0; i < N_TOKENS; i++)
@@ -66,20 +63,8 @@ static struct buf evaluate(const char *model, const char *cache, bool exact, boo
     sluice_engine_info(engine, &info);
     if (info.has_logits)
         request_options.mode = SLUICE_SCORE_LOGITS;
-    sluice_request *request;
-    if (sluice_submit(engine, &request_options, &request, &error) != SLUICE_OK)
-        fail_msg("%s: %s", model, error.message);
-    struct buf rows = {0};
-    sluice_event event;
-    while (sluice_request_next(request, &event, -1)) {
-        if (event.kind == SLUICE_EVENT_ERROR)
-            fail_msg("%s: %s", model, event.error.message);
-        if (event.kind == SLUICE_EVENT_ROWS)
-            buf_append(&rows, event.rows, (size_t)event.n_rows * event.row_width * sizeof(float));
-    }
-    sluice_request_free(request);
+    struct buf rows = must_score(engine, &request_options);
     sluice_engine_close(engine);
-    assert_true(rows.len > 0 && !rows.failed);
     return rows;
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -76,6 +77,16 @@ void fixture_remove_folder(const char *path)
     if (dir)
         closedir(dir);
     rmdir(path);
+}
+
+void fixture_need_files(unsigned n)
+{
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur >= n)
+        return;
+    print_message("SKIPPED: needs %u files open at once, the limit is %llu\n", n,
+                  (unsigned long long)files.rlim_cur);
+    skip();
 }
 
 void assert_ok_(enum status status, const struct error *err, const char *file, int line)

@@ -55,6 +55,8 @@ const char *fixture_scratch(void);
 const char *fixture_scratch_file(const char *name);
 /* Removes a folder and the files in it, if it is there; for large scratch files. */
 void fixture_remove_folder(const char *path);
+/* Skips the test where this process may have fewer files open at once. */
+void fixture_need_files(unsigned n);
 /* Asserts STATUS_OK, printing the error message otherwise. */
 void assert_ok_(enum status status, const struct error *err, const char *file, int line);
 #define assert_ok(status, err) assert_ok_((status), (err), __FILE__, __LINE__)

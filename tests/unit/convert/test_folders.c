@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "convert/quantize.h"
+#include "engine_calls.h"
 #include "fixture.h"
 #include "format/checkpoint.h"
 #include "format/gguf.h"
@@ -39,66 +40,45 @@ static enum status convert(const char *input, const char *type, struct error *er
 
 /* ---- the same results -------------------------------------------------------------------------- */
 
-struct rows {
-    float *values; /* owned */
-    size_t n;
-};
+static sluice_engine *open_engine(const char *path)
+{
+    return must_open(&(sluice_engine_options){
+        .model = path, .backend = "ref", .max_sequences = 1, .exact = true, .n_context = 64});
+}
 
-static struct rows rows_of(const char *path, bool hidden)
+static struct buf rows_of(const char *path, bool hidden)
 {
     static const int32_t ids[] = {5, 17, 200, 33, 41, 7,  90, 100, 250, 11,
                                   3, 64, 12,  13, 5,  17, 2,  9,   77,  130};
-    sluice_error error;
-    sluice_engine *engine = NULL;
-    const sluice_engine_options options = {
-        .model = path, .backend = "ref", .max_sequences = 1, .exact = true, .n_context = 64};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("%s: %s", path, error.message);
+    sluice_engine *engine = open_engine(path);
     const sluice_request_options ask = {.tokens = ids,
                                         .n_tokens = sizeof ids / sizeof *ids,
                                         .mode = hidden ? SLUICE_SCORE_HIDDEN : SLUICE_SCORE_LOGITS};
-    sluice_request *request;
-    sluice_event event;
-    struct buf rows = {0};
-    if (sluice_submit(engine, &ask, &request, &error) != SLUICE_OK)
-        fail_msg("%s: %s", path, error.message);
-    while (sluice_request_next(request, &event, -1)) {
-        if (event.kind == SLUICE_EVENT_ERROR)
-            fail_msg("%s: %s", path, event.error.message);
-        if (event.kind == SLUICE_EVENT_ROWS)
-            buf_append(&rows, event.rows,
-                       (size_t)event.n_rows * event.row_width * sizeof *event.rows);
-    }
-    sluice_request_free(request);
+    struct buf rows = must_score(engine, &ask);
     sluice_engine_close(engine);
-    return (struct rows){(float *)(void *)rows.data, rows.len / sizeof(float)};
+    return rows;
+}
+
+/* Of all rows; releases both. */
+static double error_of(struct buf *got, struct buf *expected)
+{
+    size_t n = expected->len / sizeof(float);
+    assert_int_equal(got->len, expected->len);
+    assert_true(n > 1000);
+    double error = relative_error((const float *)(const void *)got->data,
+                                  (const float *)(const void *)expected->data, n);
+    buf_release(got);
+    buf_release(expected);
+    return error;
 }
 
 static bool gives_logits(const char *path)
 {
-    sluice_error error;
-    sluice_engine *engine = NULL;
+    sluice_engine *engine = open_engine(path);
     sluice_model_info info;
-    const sluice_engine_options options = {
-        .model = path, .backend = "ref", .max_sequences = 1, .n_context = 64};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("%s: %s", path, error.message);
     sluice_engine_info(engine, &info);
     sluice_engine_close(engine);
     return info.has_logits;
-}
-
-static double relative_error(struct rows a, struct rows b)
-{
-    double difference = 0.0, size = 0.0;
-    assert_int_equal(a.n, b.n);
-    assert_true(a.n > 1000);
-    for (size_t i = 0; i < a.n; i++) {
-        double d = (double)a.values[i] - (double)b.values[i];
-        difference += d * d;
-        size += (double)a.values[i] * (double)a.values[i];
-    }
-    return sqrt(difference / size);
 }
 
 /* F16 is exact on the fixtures' few-valued weights, but for what is folded into them. */
@@ -108,10 +88,8 @@ static void compare_results(const char *input, const char *name, const char *typ
     bool hidden = !gives_logits(input);
     if (convert(input, type, &err) != STATUS_OK)
         fail_msg("%s: %s", name, err.message);
-    struct rows before = rows_of(input, hidden), after = rows_of(output(), hidden);
-    double error = relative_error(before, after);
-    free(before.values);
-    free(after.values);
+    struct buf before = rows_of(input, hidden), after = rows_of(output(), hidden);
+    double error = error_of(&after, &before);
     print_message("%-16s %s %.1e\n", name, type, error);
     if (!(error <= most))
         fail_msg("%s as %s: results differ by %.2e, at most %.0e", name, type, error, most);

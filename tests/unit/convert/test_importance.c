@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "convert/importance.h"
 #include "convert/quantize.h"
+#include "engine_calls.h"
 #include "fixture.h"
 #include "format/checkpoint.h"
 #include "format/gguf.h"
@@ -59,13 +60,10 @@ static float *read_tensor(struct checkpoint *c, const char *name, size_t *n)
 
 static size_t tokens_of(const char *model, const char *text, int32_t *tokens)
 {
-    sluice_error error;
-    sluice_engine *engine = NULL;
     size_t n = 0;
     struct buf content = fixture_read(text);
-    const sluice_engine_options options = {.model = model, .backend = "ref", .max_sequences = 1};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("%s", error.message);
+    sluice_engine *engine =
+        must_open(&(sluice_engine_options){.model = model, .backend = "ref", .max_sequences = 1});
     assert_int_equal(
         sluice_tokenize(engine, content.data, content.len, true, false, tokens, TOKENS, &n, NULL),
         SLUICE_OK);

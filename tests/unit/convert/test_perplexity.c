@@ -10,22 +10,18 @@
 
 #include "base/json.h"
 #include "convert/perplexity.h"
+#include "engine_calls.h"
 #include "fixture.h"
 
 #define FOLDER "data/models/tinystories-656k"
 
 static sluice_engine *open_engine(const char *path, const char *backend, uint32_t n_context)
 {
-    sluice_error error;
-    sluice_engine *engine = NULL;
-    const sluice_engine_options options = {.model = path,
-                                           .backend = backend,
-                                           .n_context = n_context,
-                                           .max_sequences = 1,
-                                           .exact = true};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("%s: %s", path, error.message);
-    return engine;
+    return must_open(&(sluice_engine_options){.model = path,
+                                              .backend = backend,
+                                              .n_context = n_context,
+                                              .max_sequences = 1,
+                                              .exact = true});
 }
 
 static int32_t *read_ids(const json_t *list, size_t *n)
@@ -51,9 +47,8 @@ static void check_greedy(sluice_engine *engine, const json_t *one, const char *w
         .sampling = {.set = SLUICE_SET_TEMPERATURE | SLUICE_SET_REPEAT_PENALTY,
                      .temperature = 0.0f,
                      .repeat_penalty = 1.0f}};
-    sluice_request *request;
+    sluice_request *request = must_submit(engine, &options);
     sluice_event event;
-    assert_int_equal(sluice_submit(engine, &options, &request, NULL), SLUICE_OK);
     while (sluice_request_next(request, &event, -1)) {
         assert_int_not_equal(event.kind, SLUICE_EVENT_ERROR);
         if (event.kind != SLUICE_EVENT_TOKEN)
@@ -75,11 +70,10 @@ static double check_logits(sluice_engine *engine, const json_t *one, double most
     int32_t *prompt = read_ids(json_object_get(one, "prompt_ids"), &n_prompt);
     const sluice_request_options options = {
         .tokens = prompt, .n_tokens = n_prompt, .mode = SLUICE_SCORE_LOGITS};
-    sluice_request *request;
+    sluice_request *request = must_submit(engine, &options);
     sluice_event event;
     double worst = 0.0;
     bool seen = false;
-    assert_int_equal(sluice_submit(engine, &options, &request, NULL), SLUICE_OK);
     while (sluice_request_next(request, &event, -1)) {
         assert_int_not_equal(event.kind, SLUICE_EVENT_ERROR);
         if (event.kind != SLUICE_EVENT_ROWS || event.first_row + event.n_rows != n_prompt)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "convert/quantize.h"
+#include "engine_calls.h"
 #include "fixture.h"
 #include "format/checkpoint.h"
 #include "random.h"
@@ -276,51 +277,31 @@ static void write_gpt_oss(struct folder *f, enum form form)
 
 /* ---- results ----------------------------------------------------------------------------------- */
 
-struct rows {
-    float *values; /* owned */
-    size_t n;
-};
-
-static struct rows rows_of(const char *path)
+static struct buf rows_of(const char *path)
 {
     static const int32_t ids[] = {5, 17, 120, 33, 41, 7, 90, 100, 150, 11, 3, 64, 12, 13, 5, 17};
-    sluice_error error;
-    sluice_engine *engine = NULL;
-    const sluice_engine_options options = {
-        .model = path, .backend = "ref", .max_sequences = 1, .exact = true, .n_context = 64};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("%s: %s", path, error.message);
+    sluice_engine *engine = must_open(&(sluice_engine_options){
+        .model = path, .backend = "ref", .max_sequences = 1, .exact = true, .n_context = 64});
     const sluice_request_options ask = {
         .tokens = ids, .n_tokens = sizeof ids / sizeof *ids, .mode = SLUICE_SCORE_LOGITS};
-    sluice_request *request;
-    sluice_event event;
-    struct buf rows = {0};
-    if (sluice_submit(engine, &ask, &request, &error) != SLUICE_OK)
-        fail_msg("%s: %s", path, error.message);
-    while (sluice_request_next(request, &event, -1)) {
-        assert_int_not_equal(event.kind, SLUICE_EVENT_ERROR);
-        if (event.kind == SLUICE_EVENT_ROWS)
-            buf_append(&rows, event.rows,
-                       (size_t)event.n_rows * event.row_width * sizeof *event.rows);
-    }
-    sluice_request_free(request);
+    struct buf rows = must_score(engine, &ask);
     sluice_engine_close(engine);
-    return (struct rows){(float *)(void *)rows.data, rows.len / sizeof(float)};
+    return rows;
 }
 
 static void same(const char *a, const char *b, double most)
 {
-    struct rows x = rows_of(a), y = rows_of(b);
-    double difference = 0.0, size = 0.0;
-    assert_int_equal(x.n, y.n);
-    assert_true(x.n > 1000);
-    for (size_t i = 0; i < x.n; i++) {
-        difference += pow((double)x.values[i] - (double)y.values[i], 2.0);
-        size += pow((double)x.values[i], 2.0);
-    }
-    free(x.values);
-    free(y.values);
-    double error = sqrt(difference / size);
+    struct buf x = rows_of(a), y = rows_of(b);
+    const float *first = (const float *)(const void *)x.data;
+    size_t n = x.len / sizeof *first;
+    double size = 0.0;
+    assert_int_equal(x.len, y.len);
+    assert_true(n > 1000);
+    for (size_t i = 0; i < n; i++)
+        size += (double)first[i] * (double)first[i];
+    double error = relative_error((const float *)(const void *)y.data, first, n);
+    buf_release(&x);
+    buf_release(&y);
     if (!(error <= most) || !(size > 1.0))
         fail_msg("%s and %s differ by %.2e", a, b, error);
 }

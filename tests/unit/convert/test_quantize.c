@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "convert/perplexity.h"
 #include "convert/quantize.h"
+#include "engine_calls.h"
 #include "fixture.h"
 #include "format/checkpoint.h"
 #include "format/gguf.h"
@@ -39,8 +40,6 @@ static struct checkpoint *open_path(const char *path)
 
 static double perplexity_of(const char *path)
 {
-    sluice_error error;
-    sluice_engine *engine = NULL;
     struct perplexity_report report;
     struct error err = {0};
     static const char text[] =
@@ -48,10 +47,8 @@ static double perplexity_of(const char *path)
         "bright morning, Pip broke the yellow balloon of Ruben, a shy kitten. He was scared and "
         "wanted to hide it. But Pip knew that was wrong. \"I am sorry, Ruben. I broke your yellow "
         "balloon,\" he said. Ruben was sad, but then Ruben smiled.";
-    const sluice_engine_options options = {
-        .model = path, .backend = "cpu", .max_sequences = 1, .exact = true, .n_context = 512};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("%s: %s", path, error.message);
+    sluice_engine *engine = must_open(&(sluice_engine_options){
+        .model = path, .backend = "cpu", .max_sequences = 1, .exact = true, .n_context = 512});
     const struct perplexity_options perplexity = {.engine = engine, .text = STR_LIT(text)};
     assert_ok(perplexity_measure(&perplexity, &report, NULL, &err), &err);
     sluice_engine_close(engine);
@@ -150,13 +147,8 @@ static void test_again(void **state)
 
 static sluice_engine *open_engine(const char *path)
 {
-    sluice_error error;
-    sluice_engine *engine = NULL;
-    const sluice_engine_options options = {
-        .model = path, .backend = "ref", .max_sequences = 1, .exact = true, .n_context = 256};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("%s: %s", path, error.message);
-    return engine;
+    return must_open(&(sluice_engine_options){
+        .model = path, .backend = "ref", .max_sequences = 1, .exact = true, .n_context = 256});
 }
 
 /* Tokens of a text, -1 behind them. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "convert/synth.h"
+#include "engine_calls.h"
 #include "fixture.h"
 #include "format/checkpoint.h"
 #include "sluice.h"
@@ -23,13 +24,8 @@ static const char *write_model(const char *shape, const char *type, uint32_t n_t
 
 static sluice_engine *open_engine(const char *path)
 {
-    sluice_error error;
-    sluice_engine *engine = NULL;
-    const sluice_engine_options options = {
-        .model = path, .backend = "ref", .n_context = 256, .max_sequences = 1};
-    if (sluice_engine_open(&options, &engine, &error) != SLUICE_OK)
-        fail_msg("%s: %s", path, error.message);
-    return engine;
+    return must_open(&(sluice_engine_options){
+        .model = path, .backend = "ref", .n_context = 256, .max_sequences = 1});
 }
 
 static void check_text(sluice_engine *engine)
@@ -53,26 +49,15 @@ static void check_logits(sluice_engine *engine)
     const int32_t ids[] = {5, 300, 301, 302};
     const sluice_request_options options = {
         .tokens = ids, .n_tokens = 4, .mode = SLUICE_SCORE_LOGITS};
-    sluice_request *request;
-    sluice_error error;
-    sluice_event event;
-    bool seen = false;
-    if (sluice_submit(engine, &options, &request, &error) != SLUICE_OK)
-        fail_msg("%s", error.message);
-    while (sluice_request_next(request, &event, -1)) {
-        assert_int_not_equal(event.kind, SLUICE_EVENT_ERROR);
-        if (event.kind != SLUICE_EVENT_ROWS)
-            continue;
-        double square = 0;
-        size_t n = (size_t)event.n_rows * event.row_width;
-        for (size_t i = 0; i < n; i++)
-            square += (double)event.rows[i] * (double)event.rows[i];
-        assert_true(isfinite(square));
-        assert_true(sqrt(square / (double)n) > 0.2 && sqrt(square / (double)n) < 20.0);
-        seen = true;
-    }
-    assert_true(seen);
-    sluice_request_free(request);
+    struct buf rows = must_score(engine, &options);
+    const float *values = (const float *)(const void *)rows.data;
+    size_t n = rows.len / sizeof *values;
+    double square = 0;
+    for (size_t i = 0; i < n; i++)
+        square += (double)values[i] * (double)values[i];
+    buf_release(&rows);
+    assert_true(isfinite(square));
+    assert_true(sqrt(square / (double)n) > 0.2 && sqrt(square / (double)n) < 20.0);
 }
 
 static void check_chat(sluice_engine *engine)
@@ -80,11 +65,8 @@ static void check_chat(sluice_engine *engine)
     const sluice_message message = {.role = "user", .content = "hello"};
     const sluice_request_options options = {
         .messages = &message, .n_messages = 1, .max_tokens = 3, .ignore_end = true};
-    sluice_request *request;
-    sluice_error error;
+    sluice_request *request = must_submit(engine, &options);
     sluice_event event = {0};
-    if (sluice_submit(engine, &options, &request, &error) != SLUICE_OK)
-        fail_msg("%s", error.message);
     while (sluice_request_next(request, &event, -1))
         if (event.kind == SLUICE_EVENT_DONE || event.kind == SLUICE_EVENT_ERROR)
             break;

@@ -19,7 +19,7 @@ enum section {
 
 static uint32_t words_per_mask(const struct sample_limits *l)
 {
-    return (l->n_vocab + 31) / 32;
+    return l->n_vocab / 32 + (l->n_vocab % 32 != 0);
 }
 
 static bool sections(const struct sample_limits *l, uint64_t offsets[SECTIONS + 1])

@@ -12,18 +12,18 @@ static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static atomic_int current_level = -1;
 static atomic_bool with_times;
 
-static int level_from_environment(void)
+static int level_from_environment(enum log_level otherwise)
 {
     const char *name = getenv("SLUICE_LOG");
     for (int i = 0; name && i < 4; i++)
         if (strcmp(name, level_names[i]) == 0)
             return i;
-    return LOG_WARN;
+    return (int)otherwise;
 }
 
 void log_set_level(enum log_level level)
 {
-    atomic_store(&current_level, (int)level);
+    atomic_store(&current_level, level_from_environment(level));
 }
 
 void log_set_times(bool on)
@@ -47,7 +47,7 @@ void log_write(enum log_level level, const char *format, ...)
 {
     int limit = atomic_load(&current_level);
     if (limit < 0) {
-        limit = level_from_environment();
+        limit = level_from_environment(LOG_WARN);
         atomic_store(&current_level, limit);
     }
     if ((int)level > limit)

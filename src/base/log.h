@@ -9,8 +9,8 @@
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
-/* Messages above `level` are dropped. The default is LOG_WARN; SLUICE_LOG=error|warn|info|debug
- * overrides it at first use. */
+/* Messages above `level` are dropped (LOG_WARN until this is called). SLUICE_LOG=error|warn|info|debug
+ * in the environment goes before either. */
 void log_set_level(enum log_level level);
 /* Whether each line begins with the time (UTC): for logs that nobody else dates. Off at first. */
 void log_set_times(bool on);

@@ -145,11 +145,16 @@ static void prepare(struct load_run *run, uint32_t index)
     user->wake_ns = clock_now_ns() + (uint64_t)(think * 1e9);
 }
 
+static bool is_open(const struct load_run *run)
+{
+    return run->level && run->level->rate > 0;
+}
+
 static double next_arrival(struct load_run *run)
 {
     run->random = run->random * 6364136223846793005u + 1442695040888963407u;
     double share = (double)(run->random >> 11) * 0x1p-53;
-    return -log(1.0 - share) / run->config->rate;
+    return -log(1.0 - share) / run->level->rate;
 }
 
 /* Gives idle users their next request: all of them in the closed loop, one per arrival else. */
@@ -158,7 +163,7 @@ static void dispatch(struct load_run *run, uint64_t now)
     for (uint32_t i = 0; i < run->n_users && run->n_started < run->n_wanted; i++) {
         if (run->users[i].state != USER_IDLE)
             continue;
-        if (run->config->rate > 0) {
+        if (is_open(run)) {
             if (now < run->next_arrival_ns)
                 return;
             run->next_arrival_ns += (uint64_t)(next_arrival(run) * 1e9);
@@ -183,7 +188,7 @@ static int wake_users(struct load_run *run, uint64_t now)
 {
     uint64_t next = now + 100000000u;
     bool more = run->n_started < run->n_wanted;
-    if (run->config->rate > 0 && more && run->next_arrival_ns < next)
+    if (is_open(run) && more && run->next_arrival_ns < next)
         next = run->next_arrival_ns;
     for (uint32_t i = 0; i < run->n_users; i++) {
         struct load_user *user = &run->users[i];
@@ -242,15 +247,26 @@ static void measure_time(struct load_level *level)
     level->seconds = last > first ? (double)(last - first) * 1e-9 : 0.0;
 }
 
+static uint32_t requests_of(const struct load_config *config, const struct load_level *level)
+{
+    uint32_t least = config->brief ? 3 : 8, enough = (config->brief ? 1 : 2) * level->users;
+    if (config->requests)
+        return config->requests;
+    if (level->rate > 0) {
+        double some = 20.0 * level->rate;
+        return some > 1e6 ? 1000000 : some > 16 ? (uint32_t)some : 16;
+    }
+    return enough > least ? enough : least;
+}
+
 static enum status make_users(struct load_run *run, struct load_level *level, struct error *err)
 {
     const struct load_config *config = run->config;
     uint32_t users = level->users;
-    uint32_t least = config->brief ? 3 : 8, enough = config->brief ? users : 2 * users;
     run->level = level;
-    run->n_users = config->rate > 0 ? LOAD_USERS_MAX - 1 : users;
+    run->n_users = level->rate > 0 ? LOAD_USERS_MAX - 1 : users;
     run->n_started = run->n_asking = 0;
-    run->n_wanted = config->requests ? config->requests : enough > least ? enough : least;
+    run->n_wanted = requests_of(config, level);
     if (config->scenario == LOAD_WARM)
         run->n_wanted += users;
     run->users = calloc((size_t)run->n_users + 1, sizeof *run->users);
@@ -268,11 +284,13 @@ static enum status make_users(struct load_run *run, struct load_level *level, st
     return STATUS_OK;
 }
 
-static enum status run_level(struct load_run *run, struct load_level *level, uint32_t users,
+/* index: of config's levels. In the open loop it stands for the users, who only make texts differ. */
+static enum status run_level(struct load_run *run, struct load_level *level, uint32_t index,
                              bool cold, struct error *err)
 {
     const struct load_config *config = run->config;
-    level->users = users;
+    level->rate = config->rates[index];
+    level->users = level->rate > 0 ? index + 1 : config->users[index];
     level->cold = cold;
     if (make_users(run, level, err) != STATUS_OK)
         return STATUS_MEMORY;
@@ -298,6 +316,14 @@ static enum status run_level(struct load_run *run, struct load_level *level, uin
     measure_time(level);
     return run->out_of_memory ? error_set(err, STATUS_MEMORY, "out of memory for samples")
                               : STATUS_OK;
+}
+
+static bool all_failed(const struct load_level *level)
+{
+    for (uint32_t i = 0; i < level->n_samples; i++)
+        if (!level->samples[i].error[0])
+            return false;
+    return level->n_samples > 0;
 }
 
 /* ---- before the levels ------------------------------------------------------------------------ */
@@ -344,9 +370,15 @@ enum status load_run(const struct load_config *config, struct load_report *out, 
         status = load_plan_create(config, out->tokens_per_word, &run.plan, err);
     }
     run.cold_random = config->seed ^ 0xc01d;
-    for (uint32_t i = 0; i < config->n_levels && status == STATUS_OK; i++)
-        for (int cold = 0; cold <= (config->cold_tokens > 0) && status == STATUS_OK; cold++)
-            status = run_level(&run, &out->levels[out->n_levels++], config->users[i], cold, err);
+    for (uint32_t i = 0; i < config->n_levels; i++)
+        for (int cold = 0; cold <= (config->cold_tokens > 0); cold++) {
+            struct load_level *level = &out->levels[out->n_levels];
+            if (status != STATUS_OK || out->unanswered)
+                break;
+            out->n_levels++;
+            status = run_level(&run, level, i, cold, err);
+            out->unanswered = all_failed(level);
+        }
     if (config->progress)
         config->progress(config->progress_context, 1.0, "");
     load_plan_free(run.plan);

@@ -35,12 +35,15 @@ struct load_config {
     enum load_scenario scenario;
     const char *trace; /* LOAD_TRACE: a tau-bench file of conversations */
     uint32_t users[LOAD_LEVELS_MAX], n_levels;
-    uint32_t requests;      /* of a level; 0: two for each user, at least 8 */
-    bool brief;             /* instead: one for each user, at least 3 */
+    double
+        rates[LOAD_LEVELS_MAX]; /* open loop: requests per second of each level, instead of users;
+                                    * 0: closed loop */
+    uint32_t
+        requests; /* of a level; 0: two for each user, at least 8; open: of 20 s, at least 16 */
+    bool brief;   /* instead: one for each user, at least 3 */
     uint32_t prompt_tokens; /* about; 0: the scenario's */
     uint32_t max_tokens;    /* of an answer; 0: 64 */
     double think_seconds;   /* longest pause of a user; negative: the scenario's */
-    double rate;            /* requests per second (open loop); 0: closed loop */
     uint32_t cold_tokens;   /* not 0: each level a second time, beside prompts of so many tokens */
     uint64_t seed;
     uint32_t timeout_seconds;                                           /* of one request; 0: 600 */
@@ -62,6 +65,7 @@ struct load_sample {
 
 struct load_level {
     uint32_t users, n_samples, n_gaps;
+    double rate;                 /* open loop: requests per second; 0: closed */
     struct load_sample *samples; /* owned */
     double *gaps;                /* seconds between events, owned */
     size_t sample_capacity, gap_capacity;
@@ -76,6 +80,7 @@ struct load_report {
     double tokens_per_word; /* found by asking */
     struct load_level levels[2 * LOAD_LEVELS_MAX];
     uint32_t n_levels;
+    bool unanswered; /* no request of the last level was: the levels after it were not run */
 };
 
 enum status load_run(const struct load_config *config, struct load_report *out, struct error *err);
@@ -99,8 +104,15 @@ double load_quantile(const double *sorted, size_t n, double q);
 
 void load_print(const struct load_report *report, struct buf *out);
 void load_print_markdown(const struct load_report *report, struct buf *out);
-void load_print_html(const struct load_report *report, struct buf *out);
+void load_print_html(const struct load_report *report, struct buf *out); /* load_page.c */
 enum status load_print_json(const struct load_report *report, struct buf *out, struct error *err);
+
+/* The parts that the forms share: what was measured; a level's row, its cells apart by `separator`;
+ * the lines below the table, each after `indent`. */
+void load_write_title(const struct load_report *report, struct buf *out);
+void load_write_row(const struct load_level *level, const char *separator, const char *end,
+                    struct buf *out);
+void load_write_notes(const struct load_report *report, const char *indent, struct buf *out);
 
 enum status load_parse_scenario(const char *name, enum load_scenario *out, struct error *err);
 const char *load_scenario_name(enum load_scenario scenario);

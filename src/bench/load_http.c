@@ -174,21 +174,45 @@ static enum status start(void *context, struct load_run *run, uint32_t user, con
     return error_set(err, STATUS_NETWORK, "cannot start a request");
 }
 
+static const char *why(CURLcode code)
+{
+    return code == CURLE_PARTIAL_FILE || code == CURLE_GOT_NOTHING || code == CURLE_RECV_ERROR
+               ? "the server closed the connection before its answer was complete"
+               : curl_easy_strerror(code);
+}
+
+/* What an answer that is none says: its error's message, or how it begins, on one line. */
+static void describe_page(const struct buf *page, long status, char *out, size_t size)
+{
+    json_t *root = NULL;
+    json_parse(buf_str(page), JSON_DEPTH_DEFAULT, "answer", &root, NULL);
+    const json_t *error = json_object_get(root, "error");
+    const char *message = json_string_value(json_object_get(error, "message"));
+    message = message ? message : json_string_value(error);
+    int n = snprintf(out, size, "HTTP %ld: ", status);
+    if (message) {
+        snprintf(out + n, size - (size_t)n, "%.140s", message);
+    } else {
+        size_t used = (size_t)n;
+        for (size_t i = 0; i < page->len && used + 1 < size && used < 80; i++) {
+            bool space = page->data[i] == ' ' || (page->data[i] >= '\t' && page->data[i] <= '\r');
+            if (!space || out[used - 1] != ' ')
+                out[used++] = space ? ' ' : page->data[i];
+        }
+        out[used] = 0;
+    }
+    json_decref(root);
+}
+
 static void finish(struct exchange *x, CURLcode code)
 {
     char problem[160] = "";
     long status = 0;
     curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
     if (code != CURLE_OK) {
-        snprintf(problem, sizeof problem, "%s", curl_easy_strerror(code));
+        snprintf(problem, sizeof problem, "%s", why(code));
     } else if (status != 200) {
-        json_t *root = NULL;
-        json_parse(buf_str(&x->page), JSON_DEPTH_DEFAULT, "answer", &root, NULL);
-        const char *message =
-            json_string_value(json_object_get(json_object_get(root, "error"), "message"));
-        snprintf(problem, sizeof problem, "HTTP %ld: %.140s", status,
-                 message ? message : buf_str(&x->page).data);
-        json_decref(root);
+        describe_page(&x->page, status, problem, sizeof problem);
     } else if (x->problem[0]) {
         snprintf(problem, sizeof problem, "%s", x->problem);
     } else if (!x->done) {
@@ -243,9 +267,10 @@ static size_t on_page(char *data, size_t size, size_t n, void *context)
 /* The first model that the server lists. */
 static enum status find_model(struct http_transport *t, const char *base, struct error *err)
 {
-    char url[512];
+    char url[512], says[160];
     struct buf page = {0};
     json_t *root = NULL;
+    long answered = 0;
     CURL *easy = curl_easy_init();
     snprintf(url, sizeof url, "%s/models", base);
     curl_easy_setopt(easy, CURLOPT_URL, url);
@@ -255,12 +280,21 @@ static enum status find_model(struct http_transport *t, const char *base, struct
     curl_easy_setopt(easy, CURLOPT_TIMEOUT, 20L);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     CURLcode code = curl_easy_perform(easy);
+    curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &answered);
     curl_easy_cleanup(easy);
     enum status status = STATUS_OK;
-    if (code != CURLE_OK)
-        status = error_set(err, STATUS_NETWORK, "%s: %s", url, curl_easy_strerror(code));
-    else
-        status = json_parse(buf_str(&page), JSON_DEPTH_DEFAULT, url, &root, err);
+    describe_page(&page, answered, says, sizeof says);
+    if (code == CURLE_OPERATION_TIMEDOUT)
+        status = error_set(err, STATUS_NETWORK, "%s: no answer within 20 s", url);
+    else if (code != CURLE_OK)
+        status = error_set(err, STATUS_NETWORK, "%s: %s", url, why(code));
+    else if (answered == 401 || answered == 403)
+        status = error_set(err, STATUS_NETWORK, "%s: %s (--api-key gives a key)", url, says);
+    else if (answered != 200 ||
+             json_parse(buf_str(&page), JSON_DEPTH_DEFAULT, url, &root, NULL) != STATUS_OK)
+        status =
+            error_set(err, STATUS_NETWORK,
+                      "%s: this is no OpenAI-compatible server, or not its address: %s", url, says);
     const char *id =
         json_string_value(json_object_get(json_array_get(json_object_get(root, "data"), 0), "id"));
     if (status == STATUS_OK && !id)
@@ -284,25 +318,41 @@ static void set_headers(struct http_transport *t, const char *key)
     }
 }
 
+/* "host:port", with or without http://, /v1, or the route itself -> "http://host:port/v1" */
+static enum status base_of(const char *given, char base[400], struct error *err)
+{
+    static const char *const tails[] = {"/", "/chat/completions", "/completions", "/models"};
+    const char *scheme = strstr(given, "://");
+    const char *host = scheme ? scheme + 3 : given;
+    bool known = !scheme || strncmp(given, "http://", 7) == 0 || strncmp(given, "https://", 8) == 0;
+    if (!known || !*host || *host == '/' || *host == ':' || strlen(given) > 380)
+        return error_set(err, STATUS_USAGE,
+                         "--url %.100s: expected host:port or http://host:port/v1", given);
+    snprintf(base, 400, "%s%s", scheme ? "" : "http://", given);
+    size_t n = strlen(base);
+    for (size_t i = 0; i < sizeof tails / sizeof *tails; i++) {
+        size_t tail = strlen(tails[i]);
+        while (n > tail && strcmp(base + n - tail, tails[i]) == 0)
+            base[n -= tail] = 0;
+    }
+    if (n < 3 || strcmp(base + n - 3, "/v1") != 0)
+        snprintf(base + n, 400 - n, "/v1");
+    return STATUS_OK;
+}
+
 enum status load_http_open(const struct load_config *config, struct load_transport *out,
                            char *model, size_t model_size, struct error *err)
 {
     static bool initialized;
     char base[400];
+    if (base_of(config->url, base, err) != STATUS_OK)
+        return err->status;
     struct http_transport *t = calloc(1, sizeof *t);
     if (!t)
         return error_set(err, STATUS_MEMORY, "out of memory");
     if (!initialized)
         curl_global_init(CURL_GLOBAL_DEFAULT);
     initialized = true;
-    /* "host:port", with or without http:// and /v1 */
-    snprintf(base, sizeof base, "%s%.380s", strstr(config->url, "://") ? "" : "http://",
-             config->url);
-    size_t n = strlen(base);
-    while (n && base[n - 1] == '/')
-        base[--n] = 0;
-    if (n < 3 || strcmp(base + n - 3, "/v1") != 0)
-        snprintf(base + n, sizeof base - n, "/v1");
     snprintf(t->url, sizeof t->url, "%s/chat/completions", base);
     t->timeout_seconds = config->timeout_seconds ? config->timeout_seconds : 600;
     t->multi = curl_multi_init();

@@ -99,7 +99,7 @@ void load_summarize(const struct load_level *level, struct load_summary *out)
         qsort(firsts, n_firsts, sizeof *firsts, compare);
         qsort(rates, n_rates, sizeof *rates, compare);
         qsort(gaps, level->n_gaps, sizeof *gaps, compare);
-        if (level->seconds > 0)
+        if (level->seconds > 0 && out->errors < out->requests)
             out->total_rate = (double)out->output_tokens / level->seconds;
         out->user_rate = load_quantile(rates, n_rates, 0.5);
         out->first_p50 = load_quantile(firsts, n_firsts, 0.5);
@@ -125,12 +125,15 @@ static void write_ms(struct buf *out, double seconds, const char *before)
         buf_printf(out, seconds < 0.1 ? "%s%7.1f" : "%s%7.0f", before, seconds * 1e3);
 }
 
-static void write_row(const struct load_level *level, const char *separator, const char *end,
-                      struct buf *out)
+void load_write_row(const struct load_level *level, const char *separator, const char *end,
+                    struct buf *out)
 {
     struct load_summary s;
     load_summarize(level, &s);
-    buf_printf(out, level->cold ? "%4u+%s%8u" : "%5u%s%8u", level->users, separator, s.requests);
+    char who[32];
+    snprintf(who, sizeof who, level->rate > 0 ? "%g%s" : "%.0f%s",
+             level->rate > 0 ? level->rate : level->users, level->cold ? "+" : "");
+    buf_printf(out, "%5s%s%8u", who, separator, s.requests);
     buf_printf(out, isnan(s.total_rate) ? "%s%10s" : "%s", separator, "-");
     if (!isnan(s.total_rate))
         buf_printf(out, "%10.1f", s.total_rate);
@@ -150,6 +153,15 @@ static void write_row(const struct load_level *level, const char *separator, con
     buf_printf(out, "%s%6u%s\n", separator, s.errors, end);
 }
 
+/* "8 users", "1 user", "2.5 requests/s" */
+static void name_level(const struct load_level *level, char *out, size_t size)
+{
+    if (level->rate > 0)
+        snprintf(out, size, "%g requests/s", level->rate);
+    else
+        snprintf(out, size, "%u user%s", level->users, level->users == 1 ? "" : "s");
+}
+
 /* A level beside cold prompts against the same one without. */
 static void write_disturbance(const struct load_level *alone, const struct load_level *level,
                               uint32_t tokens, const char *indent, struct buf *out)
@@ -165,170 +177,81 @@ static void write_disturbance(const struct load_level *alone, const struct load_
 }
 
 /* What the table alone would hide: errors, and counts that do not fit. */
-static void write_notes(const struct load_report *report, const char *indent, struct buf *out)
+void load_write_notes(const struct load_report *report, const char *indent, struct buf *out)
 {
     for (uint32_t i = 0; i < report->n_levels; i++) {
         const struct load_level *level = &report->levels[i];
         struct load_summary s;
+        char who[40];
         load_summarize(level, &s);
+        name_level(level, who, sizeof who);
         if (level->cold && i > 0)
             write_disturbance(&report->levels[i - 1], level, report->config.cold_tokens, indent,
                               out);
         if (s.later_turns)
             buf_printf(out,
-                       "%s%u users: %u turns resent %llu tokens of their conversations, %llu were "
+                       "%s%s: %u turns resent %llu tokens of their conversations, %llu were "
                        "computed again: %.1f a turn, at most %u\n",
-                       indent, level->users, s.later_turns, (unsigned long long)s.history_tokens,
+                       indent, who, s.later_turns, (unsigned long long)s.history_tokens,
                        (unsigned long long)s.recomputed_tokens,
                        (double)s.recomputed_tokens / s.later_turns, s.recomputed_most);
         if (s.disagreements)
             buf_printf(
                 out,
-                "%s%u users: usage and stream events disagree for %u of %u answers (%llu "
+                "%s%s: usage and stream events disagree for %u of %u answers (%llu "
                 "tokens by usage, %llu events); the rates use usage (a token without text may "
                 "have no event, one that ends a thought or a call two)\n",
-                indent, level->users, s.disagreements, s.requests,
-                (unsigned long long)s.output_tokens, (unsigned long long)s.events);
+                indent, who, s.disagreements, s.requests, (unsigned long long)s.output_tokens,
+                (unsigned long long)s.events);
         if (s.without_usage)
-            buf_printf(out, "%s%u users: %u answers had no usage; their events were counted\n",
-                       indent, level->users, s.without_usage);
+            buf_printf(out, "%s%s: %u answers had no usage; their events were counted\n", indent,
+                       who, s.without_usage);
         for (uint32_t j = 0; j < level->n_samples; j++)
             if (level->samples[j].error[0]) {
-                buf_printf(out, "%s%u users, first error: %s\n", indent, level->users,
-                           level->samples[j].error);
+                buf_printf(out, "%s%s, first error: %s\n", indent, who, level->samples[j].error);
                 break;
             }
     }
 }
 
-static void write_title(const struct load_report *report, struct buf *out)
+void load_write_title(const struct load_report *report, struct buf *out)
 {
     const struct load_config *config = &report->config;
-    buf_printf(out, "%s %s%s, scenario %s, answers of up to %u tokens, %s loop", report->model,
-               config->url ? "at " : "", report->target,
-               config->scenario == LOAD_TRACE ? config->trace
-                                              : load_scenario_name(config->scenario),
-               config->max_tokens ? config->max_tokens : 64, config->rate > 0 ? "open" : "closed");
-    if (config->rate > 0)
-        buf_printf(out, " (%g requests/s)", config->rate);
+    buf_printf(
+        out, "%s %s%s, scenario %s, answers of up to %u tokens, %s loop", report->model,
+        config->url ? "at " : "", report->target,
+        config->scenario == LOAD_TRACE ? config->trace : load_scenario_name(config->scenario),
+        config->max_tokens ? config->max_tokens : 64, config->rates[0] > 0 ? "open" : "closed");
+    if (config->seed)
+        buf_printf(out, ", seed %llu", (unsigned long long)config->seed);
 }
 
 void load_print(const struct load_report *report, struct buf *out)
 {
-    write_title(report, out);
+    load_write_title(report, out);
     buf_append_cstr(out,
-                    "\n\n                 tokens/s           first token, ms          gap, ms\n"
-                    "users requests      total each(p50)    p50     p95     p99     p50     p99 "
-                    "cached errors\n");
+                    "\n\n                 tokens/s           first token, ms          gap, ms\n");
+    buf_append_cstr(out, report->config.rates[0] > 0 ? "req/s" : "users");
+    buf_append_cstr(out, " requests      total each(p50)    p50     p95     p99     p50     p99 "
+                         "cached errors\n");
     for (uint32_t i = 0; i < report->n_levels; i++)
-        write_row(&report->levels[i], " ", "", out);
-    write_notes(report, "", out);
+        load_write_row(&report->levels[i], " ", "", out);
+    load_write_notes(report, "", out);
 }
 
 void load_print_markdown(const struct load_report *report, struct buf *out)
 {
-    write_title(report, out);
-    buf_append_cstr(out,
-                    "\n\n| users | requests | total t/s | each t/s (p50) | TTFT p50, ms | TTFT "
-                    "p95 | TTFT p99 | gap p50, ms | gap p99 | cached | errors |\n"
-                    "| --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n");
+    load_write_title(report, out);
+    buf_printf(out, "\n\n| %s", report->config.rates[0] > 0 ? "requests/s" : "users");
+    buf_append_cstr(out, " | requests | total t/s | each t/s (p50) | TTFT p50, ms | TTFT "
+                         "p95 | TTFT p99 | gap p50, ms | gap p99 | cached | errors |\n"
+                         "| --: | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |\n");
     for (uint32_t i = 0; i < report->n_levels; i++) {
         buf_append_cstr(out, "| ");
-        write_row(&report->levels[i], " | ", " |", out);
+        load_write_row(&report->levels[i], " | ", " |", out);
     }
     buf_append_char(out, '\n');
-    write_notes(report, "- ", out);
-}
-
-/* ---- HTML ------------------------------------------------------------------------------------- */
-
-static void write_escaped(struct buf *out, const char *text)
-{
-    for (; *text; text++) {
-        if (*text == '<')
-            buf_append_cstr(out, "&lt;");
-        else if (*text == '&')
-            buf_append_cstr(out, "&amp;");
-        else
-            buf_append_char(out, *text);
-    }
-}
-
-#define PLOT_WIDTH  640.0
-#define PLOT_HEIGHT 320.0
-#define MARGIN_LEFT 60.0
-#define MARGIN_LOW  40.0
-
-/* The next of 1, 2, 5, 10, ... */
-static double round_up(double value)
-{
-    double power = pow(10.0, floor(log10(value > 0 ? value : 1)));
-    double steps[] = {1, 2, 5, 10};
-    for (size_t i = 0; i < 4; i++)
-        if (value <= steps[i] * power)
-            return steps[i] * power;
-    return 10 * power;
-}
-
-/* Throughput against users, the users on a logarithmic axis. */
-static void write_plot(const struct load_report *report, struct buf *out)
-{
-    double highest = 0, most = 1;
-    for (uint32_t i = 0; i < report->n_levels; i++) {
-        struct load_summary s;
-        load_summarize(&report->levels[i], &s);
-        highest = s.total_rate > highest ? s.total_rate : highest;
-        most = report->levels[i].users > most ? report->levels[i].users : most;
-    }
-    highest = round_up(highest);
-    double octaves = log2(most) > 0 ? log2(most) : 1;
-    buf_printf(out,
-               "<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"tokens per second against "
-               "users\">\n",
-               PLOT_WIDTH + MARGIN_LEFT + 30, PLOT_HEIGHT + MARGIN_LOW + 20);
-    for (int i = 0; i <= 4; i++) {
-        double y = 10 + PLOT_HEIGHT * (1 - i / 4.0);
-        buf_printf(out,
-                   "<line x1=\"%g\" x2=\"%g\" y1=\"%g\" y2=\"%g\" class=\"grid\"/>"
-                   "<text x=\"%g\" y=\"%g\" text-anchor=\"end\">%g</text>\n",
-                   MARGIN_LEFT, MARGIN_LEFT + PLOT_WIDTH, y, y, MARGIN_LEFT - 8, y + 4,
-                   highest * i / 4.0);
-    }
-    struct buf points = {0};
-    for (uint32_t i = 0; i < report->n_levels; i++) {
-        struct load_summary s;
-        load_summarize(&report->levels[i], &s);
-        double x = MARGIN_LEFT + PLOT_WIDTH * log2(report->levels[i].users) / octaves;
-        double y = 10 + PLOT_HEIGHT * (1 - (isnan(s.total_rate) ? 0 : s.total_rate) / highest);
-        buf_printf(&points, "%.1f,%.1f ", x, y);
-        buf_printf(out,
-                   "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"4\"/><text x=\"%.1f\" y=\"%g\" "
-                   "text-anchor=\"middle\">%u</text>\n",
-                   x, y, x, PLOT_HEIGHT + 30, report->levels[i].users);
-    }
-    buf_printf(out,
-               "<polyline points=\"%s\"/><text x=\"%g\" y=\"%g\" text-anchor=\"middle\">users"
-               "</text><text x=\"14\" y=\"%g\" transform=\"rotate(-90 14 %g)\" "
-               "text-anchor=\"middle\">output tokens/s</text>\n</svg>\n",
-               points.data ? points.data : "", MARGIN_LEFT + PLOT_WIDTH / 2, PLOT_HEIGHT + 54,
-               PLOT_HEIGHT / 2, PLOT_HEIGHT / 2);
-    buf_release(&points);
-}
-
-void load_print_html(const struct load_report *report, struct buf *out)
-{
-    struct buf table = {0};
-    load_print(report, &table);
-    buf_append_cstr(out, "<!doctype html>\n<meta charset=\"utf-8\">\n<title>sluice bench</title>\n"
-                         "<style>body{font:16px system-ui;max-width:60rem;margin:2rem auto;"
-                         "padding:0 1rem}pre{overflow-x:auto}svg{max-width:46rem;font:12px "
-                         "system-ui;fill:currentColor}polyline{fill:none;stroke:#06c;"
-                         "stroke-width:2}circle{fill:#06c}.grid{stroke:#8884}</style>\n");
-    write_plot(report, out);
-    buf_append_cstr(out, "<pre>");
-    write_escaped(out, table.data ? table.data : "");
-    buf_append_cstr(out, "</pre>\n");
-    buf_release(&table);
+    load_write_notes(report, "- ", out);
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------- */
@@ -372,7 +295,8 @@ static json_t *level_json(const struct load_level *level)
         const char *name;
         double value;
     } numbers[] = {
-        {"users", level->users},
+        {"users", level->rate > 0 ? NAN : level->users},
+        {"requests_per_second", level->rate > 0 ? level->rate : NAN},
         {"requests", s.requests},
         {"errors", s.errors},
         {"seconds", level->seconds},
@@ -416,7 +340,8 @@ enum status load_print_json(const struct load_report *report, struct buf *out, s
     json_object_set_new(root, "model", json_string(report->model));
     json_object_set_new(root, "target", json_string(report->target));
     json_object_set_new(root, "scenario", json_string(load_scenario_name(config->scenario)));
-    json_object_set_new(root, "rate", json_real(config->rate));
+    json_object_set_new(root, "loop", json_string(config->rates[0] > 0 ? "open" : "closed"));
+    json_object_set_new(root, "seed", json_integer((json_int_t)config->seed));
     json_object_set_new(root, "max_tokens",
                         json_integer(config->max_tokens ? config->max_tokens : 64));
     json_object_set_new(root, "tokens_per_word", json_real(report->tokens_per_word));

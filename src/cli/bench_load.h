@@ -5,12 +5,13 @@
 #include "cli/cli.h"
 
 struct bench_load_flags {
-    const char *url, *users, *scenario, *trace, *api_key, *model_name, *html;
+    const char *url, *users, *rate, *scenario, *trace, *api_key, *model_name, *html;
     uint32_t requests, prompt_tokens, max_tokens, n_context, n_threads, cold;
-    float think, rate;
-    bool has_think, as_json, as_markdown;
-    uint64_t seed, packed_cache_size;
-    const char *backend, *packed_cache;
+    float think;
+    bool given, has_think, as_json, as_markdown; /* given: one of the flags above was */
+    uint64_t seed, packed_cache_size;            /* seed 0: another one each time */
+    const char *backend, *kv_type, *packed_cache;
+    bool exact;
 };
 
 /* True where the flags ask for users instead of kernels. */

@@ -12,15 +12,51 @@ static bool exact, as_json, profile, shuffle_pages;
 static uint32_t n_threads, context = BENCH_CONTEXT, step_rows = BENCH_STEP_ROWS;
 static uint64_t packed_cache_size;
 static float seconds = (float)BENCH_SECONDS;
-static struct bench_load_flags load = {.seed = 1};
+static struct bench_load_flags load;
+
+/* What puts users on a server or on the engine, instead of measuring kernels. */
+static const struct option users[] = {
+    {"--url", NULL, "URL", "an OpenAI-compatible server; without it the engine in this process",
+     OPTION_TEXT, &load.url, &load.given},
+    {"--users", NULL, "N,...", "users at once, each waits for its answer (1,8,32)", OPTION_TEXT,
+     &load.users, &load.given},
+    {"--rate", NULL, "R,...", "instead: so many requests per second arrive by chance", OPTION_TEXT,
+     &load.rate, &load.given},
+    {"--scenario", NULL, "S",
+     "chat: short questions; agents: conversations of six turns; long: prompts of 4,000 tokens; "
+     "shared-prefix: one long system prompt; warm: turns on a long history (chat)",
+     OPTION_TEXT, &load.scenario, &load.given},
+    {"--trace", NULL, "F", "conversations of a tau-bench file instead of a scenario", OPTION_TEXT,
+     &load.trace, &load.given},
+    {"--requests", NULL, "N", "requests per level (two for each user, or 20 s of --rate)",
+     OPTION_U32, &load.requests, &load.given},
+    {"--prompt-tokens", NULL, "N", "length of a user's text, about (the scenario's)", OPTION_U32,
+     &load.prompt_tokens, &load.given},
+    {"--max-tokens", "-n", "N", "length of an answer (64)", OPTION_U32, &load.max_tokens,
+     &load.given},
+    {"--think", NULL, "S", "longest pause of a user (the scenario's)", OPTION_FLOAT, &load.think,
+     &load.has_think},
+    {"--cold", NULL, "N", "each level again beside cold prompts of N tokens", OPTION_U32,
+     &load.cold, &load.given},
+    {"--seed", NULL, "S", "the texts and arrivals of a run before (others each time)", OPTION_U64,
+     &load.seed, &load.given},
+    {"--api-key", NULL, "KEY", "for the server (or OPENAI_API_KEY)", OPTION_TEXT, &load.api_key,
+     &load.given},
+    {"--model-name", NULL, "NAME", "the server's model (its first one)", OPTION_TEXT,
+     &load.model_name, &load.given},
+    {"--markdown", NULL, NULL, "the table as Markdown", OPTION_FLAG, &load.as_markdown, NULL},
+    {"--html", NULL, "F", "write a page with plots of the table", OPTION_TEXT, &load.html,
+     &load.given},
+    OPTIONS_END,
+};
 
 static const struct option options[] = {
     {"--prefill", "-p", "N,...", "prompt lengths (128,512,2048)", OPTION_TEXT, &prefill,
      &prefill_given},
     {"--decode", "-d", "N,...", "sequences that generate together (1,2,4,8,16,32)", OPTION_TEXT,
      &decode, &decode_given},
-    {"--context", "-c", "N",
-     "tokens before the generated one in each (128); with --users: per request", OPTION_U32,
+    {"--context", "-c --ctx-size", "N",
+     "tokens before the generated one in each (128); of users: of a whole request", OPTION_U32,
      &context, &context_given},
     OPTION_OF_THREADS(&n_threads),
     OPTIONS_OF_PACKED_CACHE(&packed_cache, &packed_cache_size),
@@ -35,35 +71,10 @@ static const struct option options[] = {
      &shuffle_pages, NULL},
     OPTION_OF_EXACT(&exact),
     OPTION_OF_BACKEND(&backend_name),
-    {"--url", NULL, "URL", "users on an OpenAI-compatible server instead", OPTION_TEXT, &load.url,
-     NULL},
-    {"--users", NULL, "N,...", "users at once (1,8,32); without --url on the engine itself",
-     OPTION_TEXT, &load.users, NULL},
-    {"--scenario", NULL, "S", "chat, agents, long, shared-prefix or warm (chat)", OPTION_TEXT,
-     &load.scenario, NULL},
-    {"--trace", NULL, "F", "conversations of a tau-bench file instead of a scenario", OPTION_TEXT,
-     &load.trace, NULL},
-    {"--requests", NULL, "N", "requests per number of users (two for each)", OPTION_U32,
-     &load.requests, NULL},
-    {"--prompt-tokens", NULL, "N", "length of a user's text, about (the scenario's)", OPTION_U32,
-     &load.prompt_tokens, NULL},
-    {"--max-tokens", "-n", "N", "length of an answer (64)", OPTION_U32, &load.max_tokens, NULL},
-    {"--think", NULL, "S", "longest pause of a user (the scenario's)", OPTION_FLOAT, &load.think,
-     &load.has_think},
-    {"--rate", NULL, "R", "open loop: R requests per second arrive by chance", OPTION_FLOAT,
-     &load.rate, NULL},
-    {"--cold", NULL, "N", "each level again beside cold prompts of N tokens", OPTION_U32,
-     &load.cold, NULL},
-    {"--seed", NULL, "S", "other texts, other arrivals", OPTION_U64, &load.seed, NULL},
-    {"--api-key", NULL, "KEY", "for the server (or OPENAI_API_KEY)", OPTION_TEXT, &load.api_key,
-     NULL},
-    {"--model-name", NULL, "NAME", "the server's model (its first one)", OPTION_TEXT,
-     &load.model_name, NULL},
-    {"--markdown", NULL, NULL, "the table of users as Markdown", OPTION_FLAG, &load.as_markdown,
-     NULL},
-    {"--html", NULL, "F", "write a page with a plot of the users' table", OPTION_TEXT, &load.html,
-     NULL},
     OPTION_OF_MODEL(&model_option),
+    {"", NULL, NULL,
+     "Users of a server, or of the engine in this process (any of these asks for them):",
+     OPTION_TABLE, (void *)(uintptr_t)users, NULL},
     OPTIONS_END,
 };
 
@@ -109,8 +120,14 @@ static enum status run(const struct arguments *arguments, struct error *err)
         config.model = demo;
     }
     if (status == STATUS_OK && bench_load_wanted(&load)) {
+        if (prefill_given || decode_given || profile || shuffle_pages)
+            return error_set(err, STATUS_USAGE,
+                             "--prefill, --decode, --profile and --shuffle-pages measure kernels, "
+                             "where no users are: leave them or the users' flags out");
         load.as_json = as_json;
         load.n_threads = n_threads;
+        load.kv_type = kv_type;
+        load.exact = exact;
         load.backend = backend_name;
         load.packed_cache = packed_cache;
         load.packed_cache_size = packed_cache_size;

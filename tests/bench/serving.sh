@@ -71,13 +71,13 @@ show() {
     ' "$1"
 }
 
-# measure NAME ARGUMENTS...: users on that server
+# measure NAME ARGUMENTS...: users on that server; the same texts for every server, all of which are fresh
 measure() {
     name=$1
     shift
     echo
     echo "== $name: sluice bench $*"
-    "$sluice" bench --url http://127.0.0.1:$port "$@" --json >"$out/$name.json" &&
+    "$sluice" bench --url http://127.0.0.1:$port --seed 1 "$@" --json >"$out/$name.json" &&
         show "$out/$name.json"
 }
 
@@ -170,7 +170,7 @@ for step in $steps; do
         stop
         echo
         echo "== alone in the process"
-        "$sluice" bench "$model" -t "$threads" -c 1024 --users 1 \
+        "$sluice" bench "$model" -t "$threads" -c 1024 --users 1 --seed 1 \
             --requests "${ALONE_REQUESTS:-8}" --max-tokens 64 --json >"$out/alone-process.json" &&
             show "$out/alone-process.json"
         [ -n "${BENCH_ALONE:-}" ] && "$BENCH_ALONE" "$model" 32 20 16 "$threads" |

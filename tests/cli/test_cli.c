@@ -189,6 +189,54 @@ static void usage_errors_name_the_way_out(void **state)
     expect_failure(run(NULL, "logits", PEBBLE, NULL), 2, "--ids");
 }
 
+/* Flags of bench that exclude each other say so instead of being ignored; a run in which nobody was
+ * answered fails. */
+static void bench_says_what_it_measures(void **state)
+{
+    (void)state;
+    expect_failure(run(NULL, "bench", "--users", "1", "--prefill", "5", NULL), 2, "kernels");
+    expect_failure(run(NULL, "bench", "--users", "1", "--rate", "2", NULL), 2, "one of them");
+    expect_failure(run(NULL, "bench", "--rate", "2,", NULL), 2, "such as 0.5,1,2");
+    expect_failure(run(NULL, "bench", "--rate", "0", NULL), 2, "such as 0.5,1,2");
+    expect_failure(run(NULL, "bench", "--rate", "1", "--cold", "50", NULL), 2, "--cold");
+    expect_failure(run(NULL, "bench", "--json", "--markdown", NULL), 2, "exclude");
+    expect_failure(run(NULL, "bench", "--url", "ftp://a", NULL), 2, "host:port");
+    expect_failure(run(NULL, "bench", "--url", "127.0.0.1:1", NULL), 4, "127.0.0.1:1/v1/models");
+    struct outcome o = run(NULL, "bench", "--prompt-tokens", "3000", "--requests", "2", NULL);
+    assert_int_equal(o.exit_code, 2);
+    assert_non_null(strstr(text(&o.out), "1 user, first error: the prompt's"));
+    assert_non_null(strstr(text(&o.err), "none of 2 requests was answered"));
+    outcome_release(&o);
+    /* The engine in this process, and the page. */
+    char path[1200], seed[64];
+    snprintf(path, sizeof path, "%s/crowd.html", fixture_scratch());
+    o = run(NULL, "bench", "--users", "1,2", "--requests", "2", "--prompt-tokens", "20", "-n", "4",
+            "--markdown", "--html", path, "--seed", "5", NULL);
+    expect_success(&o);
+    assert_non_null(strstr(text(&o.out), "|     2 |        2 |"));
+    assert_non_null(strstr(text(&o.out), ", seed 5\n"));
+    outcome_release(&o);
+    struct buf page = fixture_read(path);
+    assert_true(str_starts(buf_str(&page), STR_LIT("<!doctype html>")));
+    buf_append_char(&page, 0);
+    assert_non_null(strstr(page.data, "<svg "));
+    assert_non_null(strstr(page.data, "<table>"));
+    buf_release(&page);
+    /* Without a seed no two runs send the same texts. */
+    o = run(NULL, "bench", "--users", "1", "--requests", "1", "-n", "1", NULL);
+    expect_success(&o);
+    const char *found = strstr(text(&o.out), ", seed ");
+    assert_non_null(found);
+    assert_int_equal(sscanf(found, ", seed %60[0-9]", seed), 1);
+    outcome_release(&o);
+    o = run(NULL, "bench", "--users", "1", "--requests", "1", "-n", "1", NULL);
+    expect_success(&o);
+    found = strstr(text(&o.out), ", seed ");
+    assert_non_null(found);
+    assert_true(strncmp(found + strlen(", seed "), seed, strlen(seed)) != 0);
+    outcome_release(&o);
+}
+
 /* The nearest spelling of a flag, also of its other names, its beginning, and of a command. */
 static void suggestions(void **state)
 {
@@ -452,6 +500,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(help_teaches),
         cmocka_unit_test(usage_errors_name_the_way_out),
+        cmocka_unit_test(bench_says_what_it_measures),
         cmocka_unit_test(suggestions),
         cmocka_unit_test(one_table_of_sampling),
         cmocka_unit_test(answers_a_prompt),

@@ -56,7 +56,7 @@ static void arrivals_by_chance(void **state)
     (void)state;
     char url[64];
     snprintf(url, sizeof url, "http://127.0.0.1:%u/v1/", client_port);
-    check(&(struct load_config){.url = url, .rate = 100});
+    check(&(struct load_config){.url = url, .rates = {100, 200}});
 }
 
 /* Every level a second time, while one more client sends prompt after prompt. */
@@ -113,6 +113,40 @@ static void says_what_fails(void **state)
     load_report_release(report);
     config = (struct load_config){.url = "http://127.0.0.1:1", .users = {1}, .n_levels = 1};
     assert_int_equal(load_run(&config, report, &err), STATUS_NETWORK);
+    snprintf(url, sizeof url, "127.0.0.1:%u/nothing", client_port);
+    config = (struct load_config){.url = url, .users = {1}, .n_levels = 1};
+    assert_int_equal(load_run(&config, report, &err), STATUS_NETWORK);
+    assert_non_null(strstr(err.message, "no OpenAI-compatible server"));
+    assert_non_null(strstr(err.message, "HTTP 404: there is no route"));
+    static const char *const no_urls[] = {"ftp://127.0.0.1", "", "http://", "/v1"};
+    for (size_t i = 0; i < sizeof no_urls / sizeof *no_urls; i++) {
+        config.url = no_urls[i];
+        assert_int_equal(load_run(&config, report, &err), STATUS_USAGE);
+        assert_non_null(strstr(err.message, "host:port"));
+    }
+    free(report);
+}
+
+/* A route's own URL is fine; and where nobody is answered, no further level is tried. */
+static void gives_up_where_nobody_is_answered(void **state)
+{
+    (void)state;
+    struct error err;
+    char url[80];
+    struct load_report *report = calloc(1, sizeof *report);
+    snprintf(url, sizeof url, "http://127.0.0.1:%u/v1/chat/completions/", client_port);
+    struct load_config config = {.url = url,
+                                 .users = {1, 4},
+                                 .n_levels = 2,
+                                 .requests = 3,
+                                 .prompt_tokens = 2000, /* more than the context */
+                                 .think_seconds = -1};
+    assert_ok(load_run(&config, report, &err), &err);
+    assert_true(report->unanswered);
+    assert_int_equal(report->n_levels, 1);
+    assert_int_equal(report->levels[0].n_samples, 3);
+    assert_non_null(strstr(report->levels[0].samples[2].error, "HTTP 400: the prompt's "));
+    load_report_release(report);
     free(report);
 }
 
@@ -121,7 +155,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(users_of_a_server),  cmocka_unit_test(users_of_the_engine),
         cmocka_unit_test(arrivals_by_chance), cmocka_unit_test(beside_cold_prompts),
-        cmocka_unit_test(says_what_fails),
+        cmocka_unit_test(says_what_fails),    cmocka_unit_test(gives_up_where_nobody_is_answered),
     };
     return cmocka_run_group_tests(tests, setup, serving_end);
 }

@@ -154,7 +154,7 @@ static void summaries_add_up(void **state)
          .has_usage = true,
          .prompt_tokens = 100,
          .output_tokens = 9},
-        {.start_ns = 1000000000, .end_ns = 1100000000, .error = "no"},
+        {.start_ns = 1000000000, .end_ns = 1100000000, .error = "no <way>"},
         {.start_ns = 1000000000,
          .first_ns = 1100000000,
          .last_ns = 1200000000,
@@ -181,13 +181,46 @@ static void summaries_add_up(void **state)
     load_print(&report, &text);
     load_print_html(&report, &page);
     assert_ok(load_print_json(&report, &json, &err), &err);
-    assert_non_null(strstr(text.data, "first error: no"));
+    assert_non_null(strstr(text.data, "2 users, first error: no <way>\n"));
     assert_non_null(strstr(page.data, "<polyline"));
+    assert_non_null(strstr(page.data, "first error: no &lt;way>"));
+    assert_null(strstr(page.data, "<way>"));
+    assert_non_null(strstr(page.data, "<td>       4<td>"));
     json_t *root = json_loads(json.data, 0, NULL);
     assert_non_null(root);
     json_decref(root);
     buf_release(&text);
     buf_release(&json);
+    buf_release(&page);
+}
+
+/* Levels of an open loop are told by their rate; lines by one user, too. */
+static void levels_have_names(void **state)
+{
+    (void)state;
+    struct load_sample failed = {.start_ns = 1, .end_ns = 2, .error = "no"};
+    struct load_report report = {
+        .model = "m",
+        .target = "t",
+        .config = {.rates = {0.5, 20}, .seed = 77},
+        .n_levels = 2,
+        .levels = {{.users = 1, .rate = 0.5, .n_samples = 1, .samples = &failed},
+                   {.users = 2, .rate = 20, .n_samples = 1, .samples = &failed}}};
+    struct buf text = {0}, page = {0};
+    load_print(&report, &text);
+    assert_non_null(strstr(text.data, "open loop, seed 77\n"));
+    assert_non_null(strstr(text.data, "\nreq/s requests"));
+    assert_non_null(strstr(text.data, "\n  0.5        1 "));
+    assert_non_null(strstr(text.data, "\n20 requests/s, first error: no\n"));
+    load_print_html(&report, &page);
+    assert_non_null(strstr(page.data, ">requests per second</text>"));
+    buf_clear(&text);
+    report.config.rates[0] = report.levels[0].rate = 0;
+    report.n_levels = 1;
+    load_print(&report, &text);
+    assert_non_null(strstr(text.data, "\nusers requests"));
+    assert_non_null(strstr(text.data, "\n1 user, first error: no\n"));
+    buf_release(&text);
     buf_release(&page);
 }
 
@@ -199,6 +232,7 @@ int main(void)
         cmocka_unit_test(agents_resend_their_history),
         cmocka_unit_test(traces_are_replayed),
         cmocka_unit_test(summaries_add_up),
+        cmocka_unit_test(levels_have_names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

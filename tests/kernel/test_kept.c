@@ -253,6 +253,11 @@ static void test_damaged(void **state)
 static void test_cut_while_packing(void **state)
 {
     (void)state;
+#if SANITIZED_THREADS
+    print_message(
+        "the thread sanitizer takes pages that replace lost ones for writes of one's own\n");
+    skip();
+#endif
     const char *path = copy_model(fixture_path("models/pebble/pebble-q8_0.gguf"), "cut.gguf");
     const struct backend_api *api;
     struct backend *backend;

@@ -81,7 +81,7 @@ static enum status repeat_once(struct run *run, const struct bench_result *resul
 {
     struct machine *m = &run->machine;
     if (result->decode)
-        return machine_generate(m, result->size, err);
+        return machine_generate(m, result->size, result->beside, err);
     enum status status = STATUS_OK;
     uint32_t chunk = run->config->step_rows;
     for (uint32_t at = 0; at < result->size && status == STATUS_OK; at += chunk) {
@@ -183,9 +183,16 @@ static struct bench_step step_at(const struct run *run, const struct bench_resul
                                  uint32_t at)
 {
     if (result->decode)
-        return (struct bench_step){result->size, run->config->context, 1, result->size};
+        return (struct bench_step){.n_slices = result->size,
+                                   .first_position = run->config->context,
+                                   .rows_per_slice = 1,
+                                   .beside = result->beside,
+                                   .n_outputs = result->size};
     uint32_t left = result->size - at, chunk = run->config->step_rows;
-    return (struct bench_step){1, at, left < chunk ? left : chunk, left <= chunk};
+    return (struct bench_step){.n_slices = 1,
+                               .first_position = at,
+                               .rows_per_slice = left < chunk ? left : chunk,
+                               .n_outputs = left <= chunk};
 }
 
 static void count_work(struct run *run, struct bench_result *result)
@@ -216,15 +223,20 @@ static void count_work(struct run *run, struct bench_result *result)
 
 /* ---- everything -------------------------------------------------------------------------------- */
 
-static enum status measure(struct run *run, bool decode, uint32_t size, struct error *err)
+static uint32_t count_results(const struct bench_config *config)
+{
+    return config->n_prefill + config->n_decode * (1 + config->n_beside);
+}
+
+static enum status measure(struct run *run, bool decode, uint32_t size, uint32_t beside,
+                           struct error *err)
 {
     struct bench_report *report = run->report;
     struct bench_result *result = &report->results[report->n_results];
     char what[64];
-    *result = (struct bench_result){.decode = decode, .size = size};
+    *result = (struct bench_result){.decode = decode, .size = size, .beside = beside};
     snprintf(what, sizeof what, "%s %u", decode ? "decode" : "prefill", size);
-    progress(run, (double)report->n_results / (run->config->n_prefill + run->config->n_decode),
-             what);
+    progress(run, (double)report->n_results / count_results(run->config), what);
     enum status status = repeat(run, result, err);
     if (status != STATUS_OK)
         return status;
@@ -232,6 +244,15 @@ static enum status measure(struct run *run, bool decode, uint32_t size, struct e
     report->n_results++;
     measure_bandwidth(run);
     return STATUS_OK;
+}
+
+/* Steps of n generating sequences, alone and beside rows of a prompt. */
+static enum status measure_decode(struct run *run, uint32_t n, struct error *err)
+{
+    enum status status = measure(run, true, n, 0, err);
+    for (uint32_t i = 0; i < run->config->n_beside && status == STATUS_OK; i++)
+        status = measure(run, true, n, run->config->beside[i], err);
+    return status;
 }
 
 static void describe(struct run *run, double load_seconds)
@@ -275,9 +296,9 @@ enum status bench_run(const struct bench_config *config, struct bench_report *ou
             status = measure_limits(run, err);
         }
         for (uint32_t i = 0; i < config->n_prefill && status == STATUS_OK; i++)
-            status = measure(run, false, config->prefill[i], err);
+            status = measure(run, false, config->prefill[i], 0, err);
         for (uint32_t i = 0; i < config->n_decode && status == STATUS_OK; i++)
-            status = measure(run, true, config->decode[i], err);
+            status = measure_decode(run, config->decode[i], err);
         machine_close(&run->machine);
     }
     progress(run, 1.0, "");

@@ -37,6 +37,7 @@ struct bench_config {
     uint32_t n_threads;  /* 0: the backend's choice */
     uint32_t prefill[BENCH_SIZES_MAX], n_prefill; /* prompt lengths */
     uint32_t decode[BENCH_SIZES_MAX], n_decode;   /* sequences that generate together */
+    uint32_t beside[BENCH_SIZES_MAX], n_beside;   /* rows of a prompt in each of those steps too */
     uint32_t context;   /* positions before the generated one, of every sequence */
     uint32_t step_rows; /* rows of one forward pass of a prompt */
     double seconds;     /* to spend on each figure, about */
@@ -65,6 +66,7 @@ struct bench_part { /* operations of one kind and place in a layer, all layers t
 struct bench_result {
     bool decode;
     uint32_t size;
+    uint32_t beside; /* rows of one prompt in each step of generating sequences */
     uint32_t repetitions;
     double seconds; /* of one repetition: a whole prompt, or one step; the median */
     double tokens_per_second;
@@ -88,7 +90,7 @@ struct bench_report {
         bandwidth; /* bytes per second: the best measured before, between and after the results */
     struct arithmetic_peaks peaks;
     bool on_processor; /* the limits are this machine's memory and cores; else unknown, 0 */
-    struct bench_result results[2 * BENCH_SIZES_MAX];
+    struct bench_result results[BENCH_SIZES_MAX * (2 + BENCH_SIZES_MAX)];
     uint32_t n_results;
 };
 

@@ -37,7 +37,24 @@ static uint32_t slot_positions(const struct bench_config *config, uint32_t slot)
 {
     uint32_t generated = config->n_decode ? config->context + 1 : 1;
     uint32_t prompt = slot == 0 ? largest(config->prefill, config->n_prefill) : 0;
+    if (config->n_beside && slot == largest(config->decode, config->n_decode))
+        prompt = config->context + largest(config->beside, config->n_beside);
     return prompt > generated ? prompt : generated;
+}
+
+static uint32_t most_positions(const struct bench_config *config)
+{
+    uint32_t first = slot_positions(config, 0);
+    uint32_t last = slot_positions(config, largest(config->decode, config->n_decode));
+    return first > last ? first : last;
+}
+
+/* Of any step. */
+static uint32_t most_rows(const struct bench_config *config)
+{
+    uint32_t generated = largest(config->decode, config->n_decode);
+    uint32_t mixed = generated + largest(config->beside, config->n_beside);
+    return config->step_rows > mixed ? config->step_rows : mixed;
 }
 
 static uint32_t group_pages(const struct group_layout *group, uint32_t positions)
@@ -59,7 +76,7 @@ static uint32_t slot_pages(const struct machine *m, uint32_t slot)
 static enum status plan(struct machine *m, struct error *err)
 {
     const struct bench_config *config = m->config;
-    uint32_t positions = slot_positions(config, 0);
+    uint32_t positions = most_positions(config);
     if (positions > m->program->n_context)
         return error_set(err, STATUS_USAGE,
                          "%u positions are asked for, but the model was made for at most %u",
@@ -73,7 +90,7 @@ static enum status plan(struct machine *m, struct error *err)
         return error_set(err, STATUS_USAGE, "--kv %s: no element type of that name",
                          config->kv_type);
     uint32_t sequences = largest(config->decode, config->n_decode);
-    m->n_slots = sequences ? sequences : 1;
+    m->n_slots = sequences ? sequences + (config->n_beside > 0) : 1;
     enum status status =
         layout_plan(m->program, kv_type, m->n_slots, positions, 32, &m->layout, err);
     if (status != STATUS_OK)
@@ -86,7 +103,7 @@ static enum status plan(struct machine *m, struct error *err)
                          m->n_slots, positions);
     m->layout.n_pages = (uint32_t)pages;
     m->limits = (struct step_limits){
-        .max_rows = config->step_rows > m->n_slots ? config->step_rows : m->n_slots,
+        .max_rows = most_rows(config),
         .max_slices = m->n_slots,
         .max_outputs = m->n_slots,
         .max_table_writes = (uint32_t)pages,
@@ -221,8 +238,8 @@ enum status machine_open(struct machine *m, const struct bench_config *config, s
     if (status == STATUS_OK)
         status = check_memory(m, err);
     if (status == STATUS_OK)
-        status = m->api->allocate(m->backend, &m->layout, slot_positions(config, 0) + 1,
-                                  &m->sampling, err);
+        status =
+            m->api->allocate(m->backend, &m->layout, most_positions(config) + 1, &m->sampling, err);
     if (status == STATUS_OK)
         status = make_steps(m, err);
     if (status == STATUS_OK)
@@ -274,24 +291,33 @@ static enum status run_step(struct machine *m, struct error *err)
     return status;
 }
 
-enum status machine_prompt(struct machine *m, uint32_t first, uint32_t n, bool last,
-                           struct error *err)
+/* Rows [first, first + n) of a prompt of random tokens. */
+static enum status add_prompt(struct machine *m, uint32_t slot, uint32_t first, uint32_t n,
+                              struct error *err)
 {
-    begin_step(m);
     int32_t *tokens = calloc(n, sizeof *tokens);
     if (!tokens)
         return error_set(err, STATUS_MEMORY, "out of memory for %u tokens", n);
     for (uint32_t i = 0; i < n; i++)
         tokens[i] = (int32_t)(next_random(m) % m->program->n_vocab);
-    struct slice slice = {.first_position = first, .n_rows = n, .numeric_class = CLASS_PROMPT};
+    struct slice slice = {
+        .slot = slot, .first_position = first, .n_rows = n, .numeric_class = CLASS_PROMPT};
     enum status status = add_slice(m, slice, tokens, err);
     free(tokens);
+    return status;
+}
+
+enum status machine_prompt(struct machine *m, uint32_t first, uint32_t n, bool last,
+                           struct error *err)
+{
+    begin_step(m);
+    enum status status = add_prompt(m, 0, first, n, err);
     if (last)
         step_add_output(m->step, n - 1, m->program->logits != NO_BUFFER);
     return status == STATUS_OK ? run_step(m, err) : status;
 }
 
-enum status machine_generate(struct machine *m, uint32_t n, struct error *err)
+enum status machine_generate(struct machine *m, uint32_t n, uint32_t beside, struct error *err)
 {
     begin_step(m);
     bool logits = m->program->logits != NO_BUFFER;
@@ -315,5 +341,8 @@ enum status machine_generate(struct machine *m, uint32_t n, struct error *err)
         if (logits && !sample_step_add_row(m->sample_step, &row, NULL, NULL, 0, NULL, NULL))
             return error_set(err, STATUS_INTERNAL, "a sample step of too many rows");
     }
-    return run_step(m, err);
+    enum status status = STATUS_OK;
+    if (beside)
+        status = add_prompt(m, m->n_slots - 1, m->config->context, beside, err);
+    return status == STATUS_OK ? run_step(m, err) : status;
 }

@@ -44,7 +44,9 @@ void machine_close(struct machine *machine);
  * done. */
 enum status machine_prompt(struct machine *machine, uint32_t first, uint32_t n, bool last,
                            struct error *err);
-/* One generated row in each of the first n slots, at position `context`, and their draws. */
-enum status machine_generate(struct machine *machine, uint32_t n, struct error *err);
+/* One generated row in each of the first n slots, at position `context`, and their draws; beside them
+ * as many rows of a prompt from that position on, in the last slot, none of them an output. */
+enum status machine_generate(struct machine *machine, uint32_t n, uint32_t beside,
+                             struct error *err);
 
 #endif

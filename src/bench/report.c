@@ -57,14 +57,24 @@ static void print_header(const struct bench_report *r, struct buf *out)
     }
 }
 
+/* "16", or "16+40" with rows of a prompt beside. */
+static void print_size(const struct bench_result *result, char *out, size_t n)
+{
+    if (result->beside)
+        snprintf(out, n, "%u+%u", result->size, result->beside);
+    else
+        snprintf(out, n, "%u", result->size);
+}
+
 static void print_result(const struct bench_report *r, const struct bench_result *result,
                          struct buf *out)
 {
-    char a[16], b[16], c[16];
+    char a[16], b[16], c[16], size[24];
     const struct bench_work *work = &result->work;
     double bytes = bench_byte_seconds(r, work), arithmetic = bench_arithmetic_seconds(r, work);
-    buf_printf(out, "%-8s %5u %11.2f %10.2f %8.2f %6s %8.3f %6s %8s\n",
-               result->decode ? "decode" : "prefill", result->size, result->tokens_per_second,
+    print_size(result, size, sizeof size);
+    buf_printf(out, "%-8s %7s %9.2f %10.2f %8.2f %6s %8.3f %6s %8s\n",
+               result->decode ? "decode" : "prefill", size, result->tokens_per_second,
                result->seconds * 1e3, work->bytes / result->seconds * 1e-9,
                percent(bytes, result->seconds, a), total_operations(work) / result->seconds * 1e-12,
                percent(arithmetic, result->seconds, b),
@@ -75,10 +85,12 @@ static void print_profile(const struct bench_report *r, const struct bench_resul
                           struct buf *out)
 {
     double sum = 0;
+    char size[24];
+    print_size(result, size, sizeof size);
     for (uint32_t i = 0; i < result->n_parts; i++)
         sum += result->parts[i].seconds;
-    buf_printf(out, "\nProfile of %s %u: %.2f ms in operations\n",
-               result->decode ? "decode" : "prefill", result->size, sum * 1e3);
+    buf_printf(out, "\nProfile of %s %s: %.2f ms in operations\n",
+               result->decode ? "decode" : "prefill", size, sum * 1e3);
     buf_printf(out, "  %-34s %5s %10s %6s %8s %8s %9s\n", "operation", "count", "ms", "share",
                "GB/s", "TOPS", "of limit");
     for (uint32_t i = 0; i < result->n_parts; i++) {
@@ -93,24 +105,32 @@ static void print_profile(const struct bench_report *r, const struct bench_resul
     }
 }
 
+static void print_energy(const struct bench_result *result, struct buf *out)
+{
+    char size[24];
+    print_size(result, size, sizeof size);
+    buf_printf(out, "%s %s: %.3f J per token\n", result->decode ? "decode" : "prefill", size,
+               result->joules_per_token);
+}
+
 void bench_print(const struct bench_report *r, struct buf *out)
 {
     print_header(r, out);
-    buf_printf(out, "\n%-8s %5s %11s %10s %8s %6s %8s %6s %8s\n", "", "size", "tokens/s", "ms",
+    buf_printf(out, "\n%-8s %7s %9s %10s %8s %6s %8s %6s %8s\n", "", "size", "tokens/s", "ms",
                "GB/s", "", "TOPS", "", "of limit");
     for (uint32_t i = 0; i < r->n_results; i++)
         print_result(r, &r->results[i], out);
-    bool decodes = false, energy = false;
+    bool decodes = false, beside = false, energy = false;
     for (uint32_t i = 0; i < r->n_results; i++) {
         decodes |= r->results[i].decode;
+        beside |= r->results[i].beside > 0;
         energy |= r->results[i].joules_per_token > 0;
     }
     if (decodes)
-        buf_printf(out, "Decoding after %u positions; size: sequences that generate together.\n",
-                   r->context);
+        buf_printf(out, "Decoding after %u positions; size: sequences that generate together%s.\n",
+                   r->context, beside ? " + rows of a prompt (not counted as tokens)" : "");
     for (uint32_t i = 0; energy && i < r->n_results; i++)
-        buf_printf(out, "%s %u: %.3f J per token\n", r->results[i].decode ? "decode" : "prefill",
-                   r->results[i].size, r->results[i].joules_per_token);
+        print_energy(&r->results[i], out);
     for (uint32_t i = 0; i < r->n_results; i++)
         if (r->results[i].n_parts)
             print_profile(r, &r->results[i], out);
@@ -147,6 +167,8 @@ static json_t *result_to_json(const struct bench_report *r, const struct bench_r
     put_real(object, "tokens_per_second", result->tokens_per_second);
     put_real(object, "seconds", result->seconds);
     json_object_set_new(object, "repetitions", json_integer(result->repetitions));
+    if (result->decode)
+        json_object_set_new(object, "prompt_rows_beside", json_integer(result->beside));
     if (result->decode)
         json_object_set_new(object, "context", json_integer(r->context));
     put_work(object, r, &result->work, result->seconds);

@@ -14,10 +14,15 @@ void bench_work_add(struct bench_work *sum, const struct bench_work *more)
         sum->operations[i] += more->operations[i];
 }
 
+uint32_t bench_step_rows(const struct bench_step *step)
+{
+    return step->n_slices * step->rows_per_slice + step->beside;
+}
+
 static uint32_t rows_of(const struct program *program, const struct bench_step *step,
                         struct view view)
 {
-    return program->buffers[view.buffer].rows == ROWS_STEP ? step->n_slices * step->rows_per_slice
+    return program->buffers[view.buffer].rows == ROWS_STEP ? bench_step_rows(step)
                                                            : step->n_outputs;
 }
 
@@ -54,35 +59,42 @@ static void add_experts(struct bench_work *work, const struct program *program,
     add_matrix(work, program, op->down, touched, rows * op->k, exact);
 }
 
+/* n slices of `rows` rows each. */
+static void add_slices(struct bench_work *work, const struct program *program,
+                       const struct layout *layout, const struct op_attention *op, uint32_t n,
+                       uint32_t first_position, uint32_t rows)
+{
+    const struct state_group *group = &program->groups[op->group];
+    const struct group_layout *g = &layout->groups[op->group];
+    double seen = 0, end = (double)first_position + rows;
+    for (uint32_t r = 0; r < rows; r++) {
+        double visible = (double)first_position + r + 1;
+        seen += op->window && visible > op->window ? op->window : visible;
+    }
+    double span = op->window && end > (double)op->window + rows ? (double)op->window + rows : end;
+    work->bytes += n * span * group->n_kv_heads * ((double)g->k_head_bytes + g->v_head_bytes);
+    /* A latent scores too. */
+    double products =
+        (double)group->k_head_dim + (group->kind == GROUP_LATENT ? 2.0 : 1.0) * group->v_head_dim;
+    work->operations[ARITHMETIC_F32] += 2.0 * n * seen * op->n_heads * products;
+}
+
 static void add_attention(struct bench_work *work, const struct program *program,
                           const struct layout *layout, const struct bench_step *step,
                           const struct op_attention *op)
 {
-    const struct state_group *group = &program->groups[op->group];
-    const struct group_layout *g = &layout->groups[op->group];
-    double seen = 0, end = (double)step->first_position + step->rows_per_slice;
-    for (uint32_t r = 0; r < step->rows_per_slice; r++) {
-        double visible = (double)step->first_position + r + 1;
-        seen += op->window && visible > op->window ? op->window : visible;
-    }
-    double span = op->window && end > (double)op->window + step->rows_per_slice
-                      ? (double)op->window + step->rows_per_slice
-                      : end;
-    work->bytes +=
-        step->n_slices * span * group->n_kv_heads * ((double)g->k_head_bytes + g->v_head_bytes);
-    /* A latent scores too. */
-    double products =
-        (double)group->k_head_dim + (group->kind == GROUP_LATENT ? 2.0 : 1.0) * group->v_head_dim;
-    work->operations[ARITHMETIC_F32] += 2.0 * step->n_slices * seen * op->n_heads * products;
+    add_slices(work, program, layout, op, step->n_slices, step->first_position,
+               step->rows_per_slice);
+    if (step->beside)
+        add_slices(work, program, layout, op, 1, step->first_position, step->beside);
 }
 
 /* A state of `values` floats: read and written once a slice, decayed, added to and summed up (three
  * multiplications and additions) for each row. */
 static void add_state(struct bench_work *work, const struct bench_step *step, double values)
 {
-    work->bytes += 2.0 * step->n_slices * values * sizeof(float);
-    work->operations[ARITHMETIC_F32] +=
-        6.0 * step->n_slices * (double)step->rows_per_slice * values;
+    work->bytes += 2.0 * (step->n_slices + (step->beside > 0)) * values * sizeof(float);
+    work->operations[ARITHMETIC_F32] += 6.0 * bench_step_rows(step) * values;
 }
 
 static void add_heads(struct bench_work *work, const struct program *program,
@@ -103,7 +115,7 @@ struct bench_work bench_op_work(const struct program *program, const struct layo
                                 const struct bench_step *step, const struct op *op, bool exact)
 {
     struct bench_work work = {0};
-    double rows = (double)step->n_slices * step->rows_per_slice;
+    double rows = bench_step_rows(step);
     switch (op->kind) {
     case OP_EMBED: {
         const struct weight *table = &program->weights[op->u.embed.table];

@@ -9,10 +9,10 @@
 #include "bench/bench.h"
 #include "program/layout.h"
 
-/* A forward pass as far as work goes: n_slices alike slices. */
+/* A forward pass as far as work goes: n_slices alike slices, and one of `beside` rows (0: none). */
 struct bench_step {
     uint32_t n_slices;
-    uint32_t first_position, rows_per_slice;
+    uint32_t first_position, rows_per_slice, beside;
     uint32_t n_outputs; /* all with logits */
 };
 
@@ -22,5 +22,8 @@ struct bench_work bench_op_work(const struct program *program, const struct layo
 struct bench_work bench_step_work(const struct program *program, const struct layout *layout,
                                   const struct bench_step *step, bool exact);
 void bench_work_add(struct bench_work *sum, const struct bench_work *more);
+
+/* All rows. */
+uint32_t bench_step_rows(const struct bench_step *step);
 
 #endif

@@ -6,7 +6,7 @@
 #include "cli/cli.h"
 
 static const char *model_option, *backend_name, *kv_type, *packed_cache;
-static const char *prefill = "128,512,2048", *decode = "1,2,4,8,16,32";
+static const char *prefill = "128,512,2048", *decode = "1,2,4,8,16,32", *beside = "";
 static bool prefill_given, decode_given, context_given;
 static bool exact, as_json, profile, shuffle_pages;
 static uint32_t n_threads, context = BENCH_CONTEXT, step_rows = BENCH_STEP_ROWS;
@@ -55,6 +55,8 @@ static const struct option options[] = {
      &prefill_given},
     {"--decode", "-d", "N,...", "sequences that generate together (1,2,4,8,16,32)", OPTION_TEXT,
      &decode, &decode_given},
+    {"--beside", NULL, "N,...", "the same again with that many rows of a prompt in each step",
+     OPTION_TEXT, &beside, NULL},
     {"--context", "-c --ctx-size", "N",
      "tokens before the generated one in each (128); of users: of a whole request", OPTION_U32,
      &context, &context_given},
@@ -139,6 +141,8 @@ static enum status run(const struct arguments *arguments, struct error *err)
         status = bench_parse_sizes("--prefill", prefill, config.prefill, &config.n_prefill, err);
     if (status == STATUS_OK && (decode_given || !prefill_given))
         status = bench_parse_sizes("--decode", decode, config.decode, &config.n_decode, err);
+    if (status == STATUS_OK)
+        status = bench_parse_sizes("--beside", beside, config.beside, &config.n_beside, err);
     if (status == STATUS_OK && (step_rows < 1 || step_rows > 1u << 16))
         status = error_set(err, STATUS_USAGE, "--step-rows %u: expected 1 to 65536", step_rows);
     if (status == STATUS_OK && !(seconds > 0 && seconds <= 3600))
@@ -170,6 +174,7 @@ const struct command command_bench = {
         "  sluice bench model.gguf\n"
         "  sluice bench model.gguf --decode 1 --context 8192\n"
         "  sluice bench model.gguf --prefill 512 --profile\n"
+        "  sluice bench model.gguf --decode 8 --beside 16,64\n"
         "  sluice bench model.gguf --json > figures.json\n\n"
         "With --url or --users it measures what users get, from a server or from the engine:\n"
         "time to first token, gaps, throughput and cached tokens, for each number of users.\n\n"

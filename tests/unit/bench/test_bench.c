@@ -78,6 +78,11 @@ static void attention_is_counted(void **state)
     struct bench_work work = bench_op_work(program, &layout, &step, &op, false);
     assert_float_equal(work.bytes, 4.0 * 101 * 2 * 48, 0);
     assert_float_equal(work.operations[ARITHMETIC_F32], 2.0 * 4 * 101 * 6 * 24, 0);
+    step.beside = 3; /* a prompt's rows see 101, 102 and 103, of which it reads the last once */
+    work = bench_op_work(program, &layout, &step, &op, false);
+    assert_float_equal(work.bytes, (4.0 * 101 + 103) * 2 * 48, 0);
+    assert_float_equal(work.operations[ARITHMETIC_F32], 2.0 * (4 * 101 + 306) * 6 * 24, 0);
+    step.beside = 0;
     op.u.attention.window = 10;
     work = bench_op_work(program, &layout, &step, &op, false);
     assert_float_equal(work.operations[ARITHMETIC_F32], 2.0 * 4 * 10 * 6 * 24, 0);
@@ -95,7 +100,7 @@ static void a_step_reads_the_model(void **state)
     const struct program *program = model_program(model);
     struct layout layout;
     assert_int_equal(layout_plan(program, TENSOR_F16, 1, 64, 32, &layout, &err), STATUS_OK);
-    struct bench_step step = {1, 0, 1, 1};
+    struct bench_step step = {.n_slices = 1, .rows_per_slice = 1, .n_outputs = 1};
     struct bench_work work = bench_step_work(program, &layout, &step, false);
     double parameters = (double)model_parameters(model);
     assert_true(work.bytes > 0.95 * 2 * parameters && work.bytes < 1.05 * 2 * parameters);
@@ -114,6 +119,8 @@ static void a_run_reports(const char *backend, bool shuffle)
         .n_prefill = 2,
         .decode = {1, 3},
         .n_decode = 2,
+        .beside = {6},
+        .n_beside = 1,
         .context = 40,
         .step_rows = 4,
         .seconds = 0.01,
@@ -126,9 +133,10 @@ static void a_run_reports(const char *backend, bool shuffle)
     enum status status = bench_run(&config, report, &err);
     if (status != STATUS_OK)
         fail_msg("%s", err.message);
-    assert_int_equal(report->n_results, 4);
-    for (uint32_t i = 0; i < 4; i++) {
+    assert_int_equal(report->n_results, 6);
+    for (uint32_t i = 0; i < 6; i++) {
         const struct bench_result *r = &report->results[i];
+        assert_int_equal(r->beside, i == 3 || i == 5 ? 6 : 0);
         assert_true(r->tokens_per_second > 0 && r->repetitions >= 3 && r->work.bytes > 0);
         double seconds = 0;
         for (uint32_t part = 0; part < r->n_parts; part++)
@@ -151,15 +159,17 @@ static void a_run_reports(const char *backend, bool shuffle)
         assert_true(json_real_value(json_object_get(memory, "resident_fraction")) > 0.5);
     }
     json_t *results = json_object_get(root, "results");
-    assert_int_equal(json_array_size(results), 4);
-    json_t *last = json_array_get(results, 3);
+    assert_int_equal(json_array_size(results), 6);
+    json_t *last = json_array_get(results, 5);
     assert_string_equal(json_string_value(json_object_get(last, "kind")), "decode");
     assert_int_equal(json_integer_value(json_object_get(last, "size")), 3);
+    assert_int_equal(json_integer_value(json_object_get(last, "prompt_rows_beside")), 6);
     assert_true(json_real_value(json_object_get(last, "tokens_per_second")) > 0);
     json_decref(root);
     buf_clear(&text);
     bench_print(report, &text);
     assert_non_null(strstr(text.data, "prefill"));
+    assert_non_null(strstr(text.data, "3+6"));
     buf_release(&text);
     free(report);
 }

@@ -74,6 +74,8 @@ struct backend_info {
         asynchronous; /* submit() returns before the step is computed: plan the next one meanwhile */
     bool
         one_class; /* prompt rows have the bits of generated ones, with the weights placed so far */
+    uint32_t
+        prompt_rows_together; /* prompt rows are computed so many at once: fewer take as long */
 };
 
 enum result_kind {

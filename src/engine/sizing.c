@@ -253,6 +253,7 @@ enum status sizing_memory(const struct program *program, const struct hardware *
             options->max_gap_ms < UINT32_MAX / 1000 ? options->max_gap_ms * 1000 : UINT32_MAX,
         .max_context = size->n_context,
         .alignment = program->row_alignment,
+        .rows_together = info->prompt_rows_together,
     };
     return STATUS_OK;
 }

@@ -46,6 +46,7 @@ struct key {
 
 /* What steps take, in nanoseconds of the machine's usual pace (times.c); 0: not measured yet. */
 struct times {
+    uint32_t together;       /* prompt rows, of which fewer take as long */
     double pace;             /* by how much slower the machine is now than usual */
     double generated[LOADS]; /* a step of generated rows alone, by their number */
     double prompts; /* that a step has prompt rows at all: weights to be unpacked for them */
@@ -94,8 +95,8 @@ void sched_preempt(struct sched *sched, uint32_t index);
 double times_alone(const struct times *times, uint32_t n_generated);
 /* Is that to be measured in this step, or again? Then it counts as measured from now on. */
 bool times_due(struct times *times, uint32_t n_generated);
-/* How many prompt rows fit into so many nanoseconds; negative where not even the first does. */
-double times_fit(const struct times *times, double ns);
+/* How many prompt rows fit into so many nanoseconds, at most `most`; 0 where not even the first do. */
+uint32_t times_fit(const struct times *times, double ns, uint32_t most);
 
 /* Goes before: the order in which running sequences are served and spared. */
 static inline bool outranks(const struct sequence *a, const struct sequence *b)

@@ -196,6 +196,7 @@ static uint32_t prompt_budget(struct sched *sched, uint32_t n_prompts)
 {
     struct times *t = &sched->times;
     uint32_t n = sched->plan.n_generated, least = sched->config.alignment;
+    least = least > t->together ? least : t->together;
     uint32_t rows = sched->config.max_rows - sched->plan.n_rows;
     double gap = 1e3 * sched->config.max_gap_us, alone = times_alone(t, n), extra;
     if (n == 0) {
@@ -211,8 +212,7 @@ static uint32_t prompt_budget(struct sched *sched, uint32_t n_prompts)
     }
     if (t->row <= 0.0)
         return at_most(rows, n ? 32 > least ? 32 : least : rows);
-    double fit = times_fit(t, extra);
-    uint32_t budget = fit <= 0.0 ? 0 : fit < (double)rows ? (uint32_t)fit : rows;
+    uint32_t budget = times_fit(t, extra, rows);
     return at_most(budget > least ? budget : least, rows);
 }
 

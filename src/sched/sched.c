@@ -146,6 +146,7 @@ enum status sched_create(const struct sched_config *config, struct kv *kv, struc
     if (!sched)
         return error_set(err, STATUS_MEMORY, "out of memory for the scheduler");
     sched->config = *config;
+    sched->times.together = config->rows_together ? config->rows_together : 1;
     sched->config.alignment = config->alignment ? config->alignment : 1;
     sched->config.max_gap_us = config->max_gap_us ? config->max_gap_us : GAP_DEFAULT;
     sched->kv = kv;

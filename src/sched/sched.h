@@ -43,6 +43,8 @@ struct sched_config {
     uint32_t max_context; /* positions of one sequence */
     uint32_t alignment;   /* chunks of a prompt end on multiples of this */
     uint32_t max_gap_us;  /* 0: 250,000 */
+    /* Prompt rows are computed so many at once, and fewer take as long. 0: 1. */
+    uint32_t rows_together;
 };
 
 /* What one sequence wants. */

@@ -2,8 +2,9 @@
  * What steps take, learned from those that ran.
  *
  * A step costs what its generated rows take alone (kept by how many they are), a price for having
- * prompt rows at all (kernels that unpack weights for them pay it once) and one for each of them. The
- * last two are a line through the last steps with prompt rows.
+ * prompt rows at all (kernels that unpack weights for them pay it once) and one for each of them,
+ * rounded up to the tiles that they are computed in. The last two are a line through the last steps
+ * with prompt rows.
  *
  * A line needs many steps where chunks are of nearly one length and times scatter: drawn through the
  * last few it took every delay for a price that no chunk can pay, and prompts crept on by a row a
@@ -50,9 +51,18 @@ bool times_due(struct times *t, uint32_t n_generated)
     return true;
 }
 
-double times_fit(const struct times *t, double ns)
+uint32_t times_fit(const struct times *t, double ns, uint32_t most)
 {
-    return (ns / t->pace - t->prompts) / t->row;
+    double fit = (ns / t->pace - t->prompts) / t->row;
+    if (fit >= (double)most)
+        return most;
+    return fit <= 0.0 ? 0 : (uint32_t)fit / t->together * t->together;
+}
+
+/* As many as would take no longer. */
+static double whole_tiles(const struct times *t, uint32_t n_prompt)
+{
+    return (double)((n_prompt + t->together - 1) / t->together * t->together);
 }
 
 static void note_prompts(struct times *t, double n, double took)
@@ -76,7 +86,9 @@ static double expect(const struct times *t, uint32_t n_generated, uint32_t n_pro
 {
     double alone = times_alone(t, n_generated);
     bool known = (n_generated == 0 || alone > 0.0) && (n_prompt == 0 || t->row > 0.0);
-    return known ? alone + (n_prompt ? t->pace * (t->prompts + n_prompt * t->row) : 0.0) : 0.0;
+    return known ? alone +
+                       (n_prompt ? t->pace * (t->prompts + whole_tiles(t, n_prompt) * t->row) : 0.0)
+                 : 0.0;
 }
 
 void sched_measure(struct sched *sched, uint32_t n_generated, uint32_t n_prompt, uint64_t ns)
@@ -98,7 +110,8 @@ void sched_measure(struct sched *sched, uint32_t n_generated, uint32_t n_prompt,
         blend(&t->generated[load], took, 0.25);
         t->age[load] = 0;
     } else if (n_generated == 0 || alone > 0.0) {
-        note_prompts(t, n_prompt, took - alone > took / 16 ? took - alone : took / 16);
+        note_prompts(t, whole_tiles(t, n_prompt),
+                     took - alone > took / 16 ? took - alone : took / 16);
         t->age[load]++;
     }
 }

@@ -109,6 +109,7 @@ static void sim_open(struct sim *sim)
     c->max_queued = 1 + draw(sim, 20);
     c->max_context = 16 + draw(sim, MAX_CONTEXT - 16);
     c->max_gap_us = draw(sim, 2) ? 0 : 1 + draw(sim, 2000);
+    c->rows_together = draw(sim, 2) ? 1 : draw(sim, 20);
     k->n_slots = c->n_slots;
     k->max_extend = c->max_rows;
     k->no_index = draw(sim, 8) == 0;

@@ -87,9 +87,11 @@ static bool has_prompt_kernels(const struct cpu_backend *backend)
 static void cpu_info(struct backend *base, struct backend_info *out)
 {
     const struct cpu_backend *backend = (const struct cpu_backend *)base;
+    bool prompt_kernels = has_prompt_kernels(backend);
     *out = (struct backend_info){.kv_type = backend->config.exact ? TENSOR_F32 : TENSOR_F16,
                                  .asynchronous = backend->queue != NULL,
-                                 .one_class = !has_prompt_kernels(backend)};
+                                 .one_class = !prompt_kernels,
+                                 .prompt_rows_together = prompt_kernels ? PROMPT_ROWS : 1};
     snprintf(out->description, sizeof out->description, "%u thread%s, %s kernels",
              backend->n_threads, backend->n_threads == 1 ? "" : "s", kernel_set_name());
     long page = sysconf(_SC_PAGESIZE), total = sysconf(_SC_PHYS_PAGES);

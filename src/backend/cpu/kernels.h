@@ -24,7 +24,8 @@
 #define KERNEL_ROWS PANEL_ROWS
 #define KERNEL_X    ACT_ROWS_MAX
 
-#define KERNEL_PANELS 8 /* that a kernel of prompt rows takes at once */
+#define KERNEL_PANELS 8  /* that a kernel of prompt rows takes at once */
+#define PROMPT_ROWS   16 /* of a tile: fewer take a kernel of prompt rows as long */
 
 /* Some rows of a matrix in its element type, row_bytes apart. Any byte alignment. */
 struct kernel_rows {

@@ -234,7 +234,8 @@ static void cuda_info(struct backend *base, struct backend_info *out)
 {
     struct cuda_backend *backend = (struct cuda_backend *)base;
     *out = (struct backend_info){.kv_type = backend->config.exact ? TENSOR_F32 : TENSOR_F16,
-                                 .one_class = true};
+                                 .one_class = true,
+                                 .prompt_rows_together = 1};
     snprintf(out->description, sizeof out->description, "%.127s", backend->properties.name);
     size_t available = 0, total = 0;
     if (cudaSetDevice(backend->config.device) != cudaSuccess ||

@@ -61,7 +61,8 @@ static void ref_close(struct backend *base)
 static void ref_info(struct backend *base, struct backend_info *out)
 {
     (void)base;
-    *out = (struct backend_info){.kv_type = TENSOR_F32, .one_class = true};
+    *out =
+        (struct backend_info){.kv_type = TENSOR_F32, .one_class = true, .prompt_rows_together = 1};
     snprintf(out->description, sizeof out->description, "scalar reference, 1 thread");
 }
 

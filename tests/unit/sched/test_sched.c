@@ -23,6 +23,7 @@ struct bench {
     struct sequence *sequences;                /* by id */
     uint64_t ns_generated, ns_prompts, ns_row; /* how long steps take; 0: not told.
                                                    ns_prompts: what any rows of prompts cost more */
+    uint32_t together;                         /* rows of prompts, of which fewer take as long */
 };
 
 static struct error err;
@@ -112,10 +113,12 @@ static uint32_t finish(struct bench *b, const struct sched_plan *plan)
             b->sequences[plan->slices[i].id].tokens[c->n_tokens++] = 77;
         }
     sched_commit(b->sched);
+    uint32_t together = b->together ? b->together : 1;
+    uint64_t rows = (n_prompt + together - 1) / together * together;
     if (b->ns_row)
         sched_measure(b->sched, plan->n_generated, n_prompt,
                       (plan->n_generated ? b->ns_generated : 0) + (n_prompt ? b->ns_prompts : 0) +
-                          n_prompt * b->ns_row);
+                          rows * b->ns_row);
     return n_prompt;
 }
 
@@ -343,6 +346,35 @@ static void test_price_of_having_prompts(void **state)
         assert_true(ns <= 250000000 && (i < 8 || rows >= 130)); /* 145 fit */
     }
     bench_free(&b);
+}
+
+/* Rows computed 16 at once: prompts get whole sixteens, and one at least, also where the price of having
+ * any leaves no room for a row beside those who generate. */
+static void test_rows_computed_together(void **state)
+{
+    (void)state;
+    for (uint64_t price = 5; price <= 65; price += 10) {
+        struct sched_config config = normal;
+        config.n_slots = 12;
+        config.max_rows = config.max_outputs = 512;
+        config.rows_together = 16;
+        struct bench b = bench_of(4000, &config);
+        b.ns_generated = 60000000;
+        b.ns_row = 1000000;
+        b.ns_prompts = price * 1000000;
+        b.together = 16;
+        for (uint64_t id = 1; id <= 4; id++)
+            add(&b, id, 100, 900);
+        run_steps(&b, 40);
+        add(&b, 5, 900, 1);
+        run_steps(&b, 6);
+        for (int step = 0; step < 6; step++) {
+            uint32_t rows = finish(&b, sched_plan(b.sched));
+            assert_true(rows >= 16 && rows % 16 == 0);
+            assert_true(rows == 16 || price + rows <= 60);
+        }
+        bench_free(&b);
+    }
 }
 
 /* Times that scatter by a fifth, chunks of nearly one length, now and then a step that takes twice as
@@ -752,6 +784,7 @@ int main(void)
         cmocka_unit_test(test_gap_while_streams_outnumber_prompts),
         cmocka_unit_test(test_gap_while_prompts_outnumber_streams),
         cmocka_unit_test(test_price_of_having_prompts),
+        cmocka_unit_test(test_rows_computed_together),
         cmocka_unit_test(test_scattered_times),
         cmocka_unit_test(test_warm_turn_overtakes_a_cold_prompt),
         cmocka_unit_test(test_cold_prompt_holds_up_no_warm_turn),

@@ -9,8 +9,9 @@
 
 #include "sched/internal.h"
 
-#define BEST  16 /* prompts picked by one look over all */
-#define LOOKS 8
+#define BEST       16 /* prompts picked by one look over all */
+#define STEPS_FREE 4  /* full of a prompt's rows, before these spend its credit */
+#define LOOKS      8
 
 static uint32_t at_most(uint32_t value, uint32_t most)
 {
@@ -219,13 +220,16 @@ static uint32_t prompt_budget(struct sched *sched, uint32_t n_prompts)
 /* ---- prompts ---------------------------------------------------------------------------------- */
 
 /* Rows left to compute, less half of what was computed for others since it came: its credit, which its
- * own rows spend twice as fast. So whoever waited long gets a third of the rows beside newcomers; with a
- * credit that lasts, a long prompt, once it is first, would hold up all of them to its end. */
+ * own rows spend four times as fast, but for the first steps full of them. So whoever waited long gets a
+ * share beside newcomers; with a credit that lasts, a long prompt, once it is first, would hold up all of
+ * them to its end. But prompts of usual length, of which many came together, go one after the other: in
+ * turns, all would be there as late as the last. */
 static int64_t score(const struct sched *sched, const struct sequence *s)
 {
     uint32_t done = s->place == RUNNING ? s->computed : s->cached;
-    int64_t others = (int64_t)(sched->clock - s->arrived - s->own), own = (int64_t)s->own;
-    int64_t credit = others / 2 - 2 * own;
+    int64_t others = (int64_t)(sched->clock - s->arrived - s->own);
+    int64_t spent = (int64_t)s->own - (int64_t)STEPS_FREE * sched->config.max_rows;
+    int64_t credit = others / 2 - 2 * (spent > 0 ? spent : 0);
     return (int64_t)s->request.chain->n_tokens - done - (credit > 0 ? credit : 0);
 }
 

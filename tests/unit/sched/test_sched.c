@@ -526,6 +526,29 @@ static void test_endless_turns_leave_a_share(void **state)
     bench_free(&b);
 }
 
+/* Many prompts of one length at once: one after the other, so that half of them are there when half of
+ * the rows are computed. */
+static void test_equal_prompts_one_after_the_other(void **state)
+{
+    (void)state;
+    struct sched_config config = normal;
+    config.n_slots = 32;
+    config.max_rows = config.max_outputs = 64;
+    struct bench b = bench_of(4000, &config);
+    for (uint64_t id = 1; id <= 32; id++)
+        add(&b, id, 190, 1);
+    uint32_t rows = 0, there = 0;
+    while (there < 16) {
+        const struct sched_plan *plan = sched_plan(b.sched);
+        rows += plan->n_rows;
+        for (uint32_t i = 0; i < plan->n_slices; i++)
+            there += plan->slices[i].last;
+        sched_commit(b.sched);
+    }
+    assert_true(rows <= 17 * 190);
+    bench_free(&b);
+}
+
 /* ---- sharing ---------------------------------------------------------------------------------- */
 
 /* 32 agents with one system prompt, all at once: it is computed once. */
@@ -789,6 +812,7 @@ int main(void)
         cmocka_unit_test(test_warm_turn_overtakes_a_cold_prompt),
         cmocka_unit_test(test_cold_prompt_holds_up_no_warm_turn),
         cmocka_unit_test(test_endless_turns_leave_a_share),
+        cmocka_unit_test(test_equal_prompts_one_after_the_other),
         cmocka_unit_test(test_agents_arrive_together),
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_admission_by_pages),

@@ -205,7 +205,10 @@ static uint32_t prompt_budget(struct sched *sched, uint32_t n_prompts)
     } else {
         if (times_due(t, n))
             return 0;
-        extra = 0.9 * alone;
+        /* The pace may be that of a prompt's late rows, which look at many: gaps are held against
+         * what they are usually. */
+        double usual = t->pace > 1.0 ? alone / t->pace : alone;
+        extra = 1.9 * usual - alone > 0.45 * alone ? 1.9 * usual - alone : 0.45 * alone;
         if (n <= n_prompts) {
             double most = gap > 1.25 * alone ? gap : 1.25 * alone;
             extra = 4.0 * alone < most - alone ? 4.0 * alone : most - alone;

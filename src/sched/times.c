@@ -107,7 +107,7 @@ void sched_measure(struct sched *sched, uint32_t n_generated, uint32_t n_prompt,
     took /= t->pace;
     double alone = n_generated ? t->generated[load] : 0.0;
     if (n_prompt == 0) {
-        blend(&t->generated[load], took, 0.25);
+        blend(&t->generated[load], took, 0.4);
         t->age[load] = 0;
     } else if (n_generated == 0 || alone > 0.0) {
         note_prompts(t, whole_tiles(t, n_prompt),

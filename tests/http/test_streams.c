@@ -135,19 +135,73 @@ static void a_thousand_streams_end_well(void **state)
                   (double)(last - begin) * 1e-9, STREAMS * 6 / ((double)(last - begin) * 1e-9));
 }
 
-/* A stream whose client does not read must not hold up another. */
-static void a_sleeping_reader_holds_up_nobody(void **state)
+/* ---- a client that does not read -------------------------------------------------------------- */
+
+#define LAZY_ANSWERS 120 /* of two prompts */
+#define LAZY_TOKENS  100
+
+/* Some 9 MB of events, for a client with room for a few KB: more than any kernel keeps for it. */
+static int send_lazy_request(void)
+{
+    char body[256], request[512];
+    int n =
+        snprintf(body, sizeof body,
+                 "{\"prompt\":[\"Once\",\"A\"],\"stream\":true,\"max_tokens\":%d,\"n\":%d,"
+                 "\"logprobs\":20,\"ignore_eos\":true,\"stream_options\":{\"include_usage\":true}}",
+                 LAZY_TOKENS, LAZY_ANSWERS / 2);
+    snprintf(request, sizeof request,
+             "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+             "Content-Length: %d\r\n\r\n%s",
+             n, body);
+    struct sockaddr_in name = {.sin_family = AF_INET,
+                               .sin_port = htons(client_port),
+                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0), room = 4096;
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room), 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&name, sizeof name), 0);
+    assert_true(client_send_text(fd, request));
+    return fd;
+}
+
+/* Events that the server has taken from the engine for the only request; -1: there is none. */
+static long events_taken(void)
+{
+    struct answer answer = client_call("GET", "/status", NULL, NULL);
+    const char *found = strstr(answer.body, "\"events\":");
+    long n = found ? strtol(found + strlen("\"events\":"), NULL, 10) : -1;
+    answer_release(&answer);
+    return n;
+}
+
+/* Its sequences pause, others go on; when it reads again, it gets everything. */
+static void a_client_that_does_not_read_waits_alone(void **state)
 {
     (void)state;
-    struct stream lazy = {.fd = send_request(prompts[0])};
+    struct stream lazy = {.fd = send_lazy_request()};
+    long before = -1, now = 0;
+    for (int i = 0; i < 60 && (now != before || now < LAZY_ANSWERS); i++) {
+        before = now;
+        nanosleep(&(struct timespec){1, 0}, NULL);
+        now = events_taken();
+    }
+    assert_true(now == before && now >= LAZY_ANSWERS);
+    assert_true(now < (LAZY_TOKENS - 1) * LAZY_ANSWERS); /* stands still in the middle */
     struct stream eager = {.fd = send_request(prompts[1])};
     uint64_t from = clock_now_ns();
     read_all(&eager, 1, 20000000000u);
     assert_true(eager.over && clock_now_ns() - from < 10000000000u);
     free(check_stream(&eager));
-    close(lazy.fd);
     close(eager.fd);
     buf_release(&eager.text);
+    for (int i = 0; i < 100 && events_taken() != now; i++) /* the other one may be listed still */
+        nanosleep(&(struct timespec){0, 20000000}, NULL);
+    assert_int_equal(events_taken(), now);
+    read_all(&lazy, 1, 60000000000u);
+    char usage[64];
+    assert_true(str_ends(buf_str(&lazy.text), STR_LIT("data: [DONE]\n\n\r\n0\r\n\r\n")));
+    snprintf(usage, sizeof usage, "\"completion_tokens\":%d", LAZY_TOKENS * LAZY_ANSWERS);
+    assert_non_null(strstr(lazy.text.data, usage));
+    close(lazy.fd);
     buf_release(&lazy.text);
 }
 
@@ -155,7 +209,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thousand_streams_end_well),
-        cmocka_unit_test(a_sleeping_reader_holds_up_nobody),
+        cmocka_unit_test(a_client_that_does_not_read_waits_alone),
     };
     return cmocka_run_group_tests(tests, setup, serving_end);
 }

@@ -62,7 +62,8 @@ static bool keep_sample(struct load_level *level, struct load_user *user)
         level->gap_capacity = capacity;
     }
     user->sample.first_gap = level->n_gaps;
-    memcpy(level->gaps + level->n_gaps, user->gaps, user->sample.n_gaps * sizeof *user->gaps);
+    if (user->sample.n_gaps) /* else there may be no array yet */
+        memcpy(level->gaps + level->n_gaps, user->gaps, user->sample.n_gaps * sizeof *user->gaps);
     level->n_gaps += user->sample.n_gaps;
     level->samples[level->n_samples++] = user->sample;
     return true;

@@ -19,6 +19,7 @@ struct sequence {
     struct sched_request request;
     enum place place;
     bool paused;
+    bool put_back;           /* at least once, for the sake of others */
     bool opened;             /* its first slice in this slot was planned and not committed yet */
     uint32_t computed;       /* positions of committed steps */
     uint32_t planned;        /* rows in the plan that is not committed yet */

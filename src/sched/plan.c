@@ -252,14 +252,30 @@ static bool goes_first(const struct ranked *a, const struct ranked *b)
     return a->score < b->score;
 }
 
+/* Of those that were put back the one that resumes next, by rank: the shortest first, the youngest would
+ * take the pages that the oldest needs, only to be put back again. NULL: nobody waits. */
+static const struct sequence *next_back(const struct sched *sched)
+{
+    const struct sequence *next = NULL;
+    for (uint32_t i = sched->queues[WAITING].head; i != NONE; i = at(sched, i)->next) {
+        const struct sequence *s = at(sched, i);
+        if (s->put_back && s->looked != sched->n_plans && !s->paused &&
+            (!next || outranks(s, next)))
+            next = s;
+    }
+    return next;
+}
+
 /* The first of the queue's prompts that this plan did not look at yet, into best[], sorted. */
 static uint32_t collect(const struct sched *sched, enum place place, struct ranked *best,
                         uint32_t n)
 {
+    const struct sequence *back = place == WAITING ? next_back(sched) : NULL;
     for (uint32_t i = sched->queues[place].head; i != NONE; i = at(sched, i)->next) {
         const struct sequence *s = at(sched, i);
         if (s->looked == sched->n_plans || s->paused || s->planned || s->opened ||
-            (place == RUNNING && (generates(s) || s->computed >= s->request.chain->n_tokens)))
+            (place == RUNNING && (generates(s) || s->computed >= s->request.chain->n_tokens)) ||
+            (place == WAITING && s->put_back && s != back))
             continue;
         /* Among a key's own prompts the score decides: what it was served is the same for all. */
         struct ranked r = {i, s->request.priority, sched->keys[s->key].served, score(sched, s)};

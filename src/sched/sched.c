@@ -284,6 +284,7 @@ void sched_preempt(struct sched *sched, uint32_t index)
     if (s->computed >= s->request.chain->n_tokens)
         s->awaited = s->request.chain->n_tokens + 1;
     s->arrived = s->own = 0; /* it has waited for its turn once already */
+    s->put_back = true;
     sched->counters.preemptions++;
     if (sched->pressed == s->request.id)
         sched->pressed = 0;

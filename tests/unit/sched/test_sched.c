@@ -392,7 +392,7 @@ static void test_scattered_times(void **state)
     for (uint64_t id = 1; id <= 3; id++)
         add(&b, id, 10, 900);
     run_steps(&b, 5);
-    for (uint64_t id = 4; id <= 9; id++)
+    for (uint64_t id = 4; id <= 13; id++) /* more than the steps below can compute */
         add(&b, id, 900, 1);
     uint32_t least[2] = {UINT32_MAX, UINT32_MAX};
     uint64_t longest[2] = {0, 0};
@@ -670,6 +670,41 @@ static void test_preemption(void **state)
     bench_free(&b);
 }
 
+/* Sixteen answers in a pool that holds a third of them: they resume oldest first, so that each is put
+ * back about once, and the oldest of those left hardly ever waits. */
+static void test_no_thrash(void **state)
+{
+    (void)state;
+    struct sched_config config = normal;
+    config.n_slots = 16;
+    config.max_rows = config.max_outputs = 64;
+    struct bench b = bench_of(16 * 500 / 4 / 3, &config);
+    for (uint64_t id = 1; id <= 16; id++)
+        add(&b, id, 100, 400);
+    uint64_t rows = 0, needed = 16 * (100 + 399), oldest = 1;
+    uint32_t steps = 0, waits = 0, longest = 0;
+    for (; oldest <= 16 && steps < 20000; steps++) {
+        const struct sched_plan *plan = sched_plan(b.sched);
+        waits = slice_of(plan, oldest) ? 0 : waits + 1;
+        longest = waits > longest ? waits : longest;
+        rows += plan->n_rows;
+        finish(&b, plan);
+        for (uint64_t id = oldest; id <= 16; id++)
+            if (b.sequences[id].chain.n_tokens == 500)
+                sched_remove(b.sched, id);
+        while (oldest <= 16 && b.sequences[oldest].chain.n_tokens == 500)
+            oldest++;
+    }
+    uint32_t preemptions = (uint32_t)sched_counters(b.sched).preemptions;
+    printf("16 answers in a third of their pages: %u rows for %u, %u preemptions, the oldest waits "
+           "for %u steps of %u\n",
+           (uint32_t)rows, (uint32_t)needed, preemptions, longest, steps);
+    assert_int_equal(oldest, 17);
+    assert_true(preemptions >= 10 && preemptions <= 22 && longest <= 20);
+    assert_true(rows < needed * 8 / 5);
+    bench_free(&b);
+}
+
 static void test_priority_displaces(void **state)
 {
     (void)state;
@@ -817,6 +852,7 @@ int main(void)
         cmocka_unit_test(test_fork),
         cmocka_unit_test(test_admission_by_pages),
         cmocka_unit_test(test_preemption),
+        cmocka_unit_test(test_no_thrash),
         cmocka_unit_test(test_priority_displaces),
         cmocka_unit_test(test_pause),
         cmocka_unit_test(test_refusals),

@@ -88,6 +88,29 @@ static size_t in_work(json_int_t *pages)
     return n;
 }
 
+/* Prompt tokens computed so far: however busy the machine, they tell whether work stopped. */
+static long computed(void)
+{
+    static const char name[] = "\nsluice_prefilled_tokens_total{model=\"pebble\"} ";
+    struct answer answer = client_call("GET", "/metrics", KEY_A, NULL);
+    const char *found = strstr(answer.body, name);
+    assert_non_null(found);
+    long n = strtol(found + strlen(name), NULL, 10);
+    answer_release(&answer);
+    return n;
+}
+
+/* Until the first request has its place in the batch. */
+static void wait_admitted(void)
+{
+    json_int_t pages = 0;
+    for (int i = 0; i < 500 && pages == 0; i++) {
+        sleep_ms(10);
+        in_work(&pages);
+    }
+    assert_true(pages > 0);
+}
+
 /* Until nobody has work or pages any more; the seconds that took. */
 static double time_to_rest(void)
 {
@@ -104,20 +127,21 @@ static void a_long_prompt_keeps_its_stream_alive(void **state)
 {
     (void)state;
     struct buf text = {0};
+    long before = computed();
     uint64_t from = clock_now_ns();
     int fd = send_request(KEY_A, body_of("One", 700, 2, true));
     assert_true(client_read_until(fd, &text, "\r\n\r\n", 5000));
-    assert_true(seconds_since(from) <
-                1.0); /* with its place in the batch, not with its first token */
+    assert_true(computed() - before < 350); /* with its place in the batch */
     assert_non_null(strstr(text.data, "HTTP/1.1 200"));
-    assert_true(client_read_until(fd, &text, ": waiting\n\n", 2500));
+    assert_true(client_read_until(fd, &text, ": waiting\n\n", 5000));
     double first = seconds_since(from);
-    assert_true(first > 0.9 && first < 3.0);
+    assert_true(first > 0.9 && first < 5.0);
     buf_clear(&text);
-    assert_true(client_read_until(fd, &text, ": waiting\n\n", 2500)); /* and every second again */
+    assert_true(client_read_until(fd, &text, ": waiting\n\n", 5000)); /* and every second again */
     assert_null(strstr(text.data, "\"text\""));
     close(fd);
-    assert_true(time_to_rest() < 3.0); /* noticed within one second, stopped within one step */
+    assert_true(time_to_rest() < 10.0); /* noticed within one second, stopped within one step */
+    assert_true(computed() - before < 690);
     buf_release(&text);
 }
 
@@ -125,7 +149,9 @@ static void a_long_prompt_keeps_its_stream_alive(void **state)
 static void leaving_before_the_answer(void **state)
 {
     (void)state;
+    long before = computed();
     int computing = send_request(KEY_A, body_of("Two", 700, 2, false));
+    wait_admitted();
     int queued = send_request(KEY_B, body_of("Three", 700, 2, false));
     json_int_t pages;
     uint64_t from = clock_now_ns();
@@ -136,10 +162,11 @@ static void leaving_before_the_answer(void **state)
     close(queued);
     while (in_work(&pages) > 1 && seconds_since(from) < 5)
         sleep_ms(10);
-    assert_true(seconds_since(from) < 3.0);
+    assert_true(seconds_since(from) < 5.0);
     assert_true(pages > 0); /* the other one goes on */
     close(computing);
-    assert_true(time_to_rest() < 3.0);
+    assert_true(time_to_rest() < 10.0);
+    assert_true(computed() - before < 690);
 }
 
 static void never_room_for_it(void **state)
@@ -150,11 +177,11 @@ static void never_room_for_it(void **state)
     for (size_t i = 0; i < 2; i++) {
         uint64_t from = clock_now_ns();
         int fd = send_request(KEY_A, body_of("Four", words[i], 2, true));
-        struct answer answer = client_answer(fd, 5000);
+        struct answer answer = client_answer(fd, 10000);
         assert_int_equal(answer.status, 400);
         assert_non_null(strstr(answer.body, "\"context_length_exceeded\""));
         assert_non_null(strstr(answer.body, "\"param\":\"prompt\""));
-        assert_true(seconds_since(from) < 1.0);
+        assert_true(seconds_since(from) < 5.0); /* to compute it takes 15 */
         answer_release(&answer);
         close(fd);
     }
@@ -163,7 +190,7 @@ static void never_room_for_it(void **state)
 static void refused(const char *key, unsigned status, const char *code)
 {
     int fd = send_request(key, body_of("Five", 5, 2, true));
-    struct answer answer = client_answer(fd, 5000);
+    struct answer answer = client_answer(fd, 10000);
     if (answer.status != (int)status)
         fail_msg("%.300s", answer.text.data ? answer.text.data : "no answer");
     assert_non_null(strstr(answer.body, code));
@@ -187,6 +214,7 @@ static void full_queues(void **state)
     (void)state;
     int fds[3];
     fds[0] = send_request(KEY_A, body_of("Six", 700, 2, true));
+    wait_admitted();
     fds[1] = send_request(KEY_A, body_of("Seven", 5, 2, true));
     wait_in_work(2);
     refused(KEY_A, 429, "\"rate_limit_exceeded\"");
@@ -204,7 +232,7 @@ static void full_queues(void **state)
         answer_release(&done);
         close(fds[i]);
     }
-    assert_true(time_to_rest() < 3.0);
+    assert_true(time_to_rest() < 10.0);
 }
 
 int main(void)

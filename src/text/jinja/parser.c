@@ -322,8 +322,10 @@ static bool parse_set(struct compiler *c, struct node *node)
     if (skip_op(c, OP_ASSIGN))
         return (node->b = parse_tuple(c, true, false)) && expect_tag_end(c);
     node->kind = N_SET_BLOCK;
-    if (!(node->b = node_new(c, N_INPUT, node->line)) ||
-        !(node->b = parse_filters(c, node->b, skip_op(c, OP_PIPE))))
+    node->b = node_new(c, N_INPUT, node->line);
+    if (node->b && skip_op(c, OP_PIPE))
+        node->b = parse_filters(c, node->b, true);
+    if (!node->b)
         return false;
     node->body = compile_alloc(c, 1, sizeof *node->body);
     return node->body && parse_block_to(c, "endset", node->body);

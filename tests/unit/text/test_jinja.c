@@ -582,6 +582,9 @@ static void test_error_messages(void **state)
         {STATUS_MODEL, "{% if x %}\n{{ 1", "template line 2: a tag has no end }}"},
         {STATUS_MODEL, "\n{% if x %}a", "the block that begins here has no {% elif %}"},
         {STATUS_MODEL, "{{ 1 +* }}", "template line 1: unexpected '*', wanted a value"},
+        /* A body's filters are no expression. */
+        {STATUS_MODEL, "{% set x(2)|upper %}a{% endset %}", "unexpected '('"},
+        {STATUS_MODEL, "{% set x is none %}a{% endset %}", "unexpected 'is'"},
         {STATUS_MODEL, "{{ [].append(1) }}", "unsafe"},
         {STATUS_MODEL, "{{ ''.__class__.__mro__ }}", "unsafe"},
         {STATUS_MODEL, "{{ x|nothing }}", "no filter named 'nothing'"},

@@ -31,6 +31,9 @@ foreach(module IN LISTS SLUICE_MODULES)
         set_property(TEST unit/${name} APPEND PROPERTY LABELS ${module})
     endforeach()
 endforeach()
+foreach(name test_sched test_budget)
+    target_sources(${name} PRIVATE tests/unit/sched/sched_kit.c)
+endforeach()
 # Tests of hostile files count what the parsers allocate. Apple's linker cannot wrap symbols; there
 # only the JSON library's allocations are counted.
 foreach(name test_hostile test_hostile_safetensors)

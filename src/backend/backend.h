@@ -70,12 +70,12 @@ struct backend_info {
     char description[128];              /* "NVIDIA H200", "2 threads, AVX-512" */
     uint64_t memory_total, memory_free; /* bytes the pool may come from */
     enum tensor_type kv_type;           /* preferred K/V element type in the configured mode */
-    bool
-        asynchronous; /* submit() returns before the step is computed: plan the next one meanwhile */
-    bool
-        one_class; /* prompt rows have the bits of generated ones, with the weights placed so far */
-    uint32_t
-        prompt_rows_together; /* prompt rows are computed so many at once: fewer take as long */
+    /* submit() returns before the step is computed: plan the next one meanwhile. */
+    bool asynchronous;
+    /* Prompt rows have the bits of generated ones, with the weights placed so far. */
+    bool one_class;
+    /* Prompt rows are computed so many at once: fewer take as long. 0: 1. */
+    uint32_t prompt_rows_together;
 };
 
 enum result_kind {
@@ -97,6 +97,7 @@ struct sample_result {
     struct token_logprob top[BACKEND_TOP_LOGPROBS_MAX]; /* by falling logprob */
 };
 
+/* sample_step.c: what a draw says, as the result that backends hand out. */
 struct sample_result sample_result_of(const struct sampling_draw *draw);
 
 struct backend_api {

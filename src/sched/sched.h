@@ -6,8 +6,10 @@
  *
  *   order     by priority; then by what each key was served (fair sharing); then the prompt with the
  *             fewest rows left to compute first, less a credit that grows with every row computed
- *             for others since it arrived and that its own rows spend, so that a long one waits
- *             long, but not for ever, and once it is due shares the steps with those that come
+ *             for others since it arrived and that its own rows spend, beyond the first four steps
+ *             full of them, so that a long one waits long, but not for ever, and once it is due
+ *             shares the steps with those that come; those of usual length go one after the other.
+ *             Who was preempted resumes by age
  *   budget    by measured times (sched_measure): while more sequences generate than prompts wait,
  *             at most as long as the generated rows alone take, so that no gap doubles; otherwise up
  *             to 80 % of the step within max_gap_us; with nobody generating, twice max_gap_us

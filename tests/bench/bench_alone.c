@@ -18,8 +18,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "must.h"
 #include "server/server.h"
-#include "sluice.h"
 
 #define PAIRS 1000
 #define TEXT  16384
@@ -29,18 +29,6 @@ struct answer {
     double first_ms; /* from before the request is made to its first token */
     double rate;     /* tokens per second after it */
 };
-
-static void fail(const char *message)
-{
-    fprintf(stderr, "%s\n", message);
-    exit(1);
-}
-
-static void must(sluice_status status, const sluice_error *error)
-{
-    if (status != SLUICE_OK)
-        fail(error->message);
-}
 
 /* ---- the two ways ------------------------------------------------------------------------------ */
 

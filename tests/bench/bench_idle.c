@@ -25,25 +25,13 @@
 
 #include "base/clock.h"
 #include "base/threads.h"
+#include "must.h"
 #include "server/server.h"
-#include "sluice.h"
 
 #define ROUNDS      200
 #define CONNECTIONS 1024
 
 static const struct timespec asleep = {0, 20000000};
-
-static void fail(const char *message)
-{
-    fprintf(stderr, "%s\n", message);
-    exit(1);
-}
-
-static void must(sluice_status status, const sluice_error *error)
-{
-    if (status != SLUICE_OK)
-        fail(error->message);
-}
 
 static int by_value(const void *a, const void *b)
 {

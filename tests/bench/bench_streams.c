@@ -17,8 +17,8 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "must.h"
 #include "random.h"
-#include "sluice.h"
 
 #define STREAMS 64
 #define GAPS    (1u << 16)
@@ -27,14 +27,6 @@
 
 static uint64_t seed = 1;
 static uint32_t n_vocab, n_threads;
-
-static void must(sluice_status status, const sluice_error *error)
-{
-    if (status == SLUICE_OK)
-        return;
-    fprintf(stderr, "%s\n", error->message);
-    exit(1);
-}
 
 static int32_t *random_tokens(uint32_t n)
 {

@@ -35,12 +35,11 @@ struct load_config {
     enum load_scenario scenario;
     const char *trace; /* LOAD_TRACE: a tau-bench file of conversations */
     uint32_t users[LOAD_LEVELS_MAX], n_levels;
-    double
-        rates[LOAD_LEVELS_MAX]; /* open loop: requests per second of each level, instead of users;
-                                    * 0: closed loop */
-    uint32_t
-        requests; /* of a level; 0: two for each user, at least 8; open: of 20 s, at least 16 */
-    bool brief;   /* instead: one for each user, at least 3 */
+    /* Open loop: requests per second of each level, instead of users; 0: closed loop. */
+    double rates[LOAD_LEVELS_MAX];
+    /* Of a level; 0: two for each user, at least 8, or of 20 s of the open loop, at least 16. */
+    uint32_t requests;
+    bool brief;             /* instead: one for each user, at least 3 */
     uint32_t prompt_tokens; /* about; 0: the scenario's */
     uint32_t max_tokens;    /* of an answer; 0: 64 */
     double think_seconds;   /* longest pause of a user; negative: the scenario's */
